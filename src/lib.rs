@@ -1,0 +1,18 @@
+//! xla-moco: self-supervised pre-training of Vision Transformers as one XLA
+//! program. See ARCHITECTURE.md for the map and the invariants.
+
+pub mod checkpoint;
+pub mod cli;
+pub mod config;
+pub mod data;
+pub mod error;
+pub mod graph;
+pub mod methods;
+pub mod models;
+pub mod nn;
+pub mod optim;
+pub mod pjrt;
+pub mod programs;
+pub mod report;
+pub mod rng;
+pub mod train;

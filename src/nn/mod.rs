@@ -1,0 +1,1 @@
+//! Layers: functions that add ops to a graph.

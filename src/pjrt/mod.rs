@@ -1,0 +1,1 @@
+//! The runtime: PJRT plugins through their C API.
