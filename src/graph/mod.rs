@@ -1,1 +1,32 @@
-//! The compiler frontend: shapes, ops, reverse mode, StableHLO. Pure: no IO, no PJRT, no clock, no randomness.
+//! The compiler frontend: shapes, ops, reverse mode, StableHLO.
+//!
+//! Pure: no IO, no PJRT, no clock, no randomness. The same calls give the
+//! same graph and the same text, to the byte.
+//!
+//! Reading order: [`Shape`], [`Graph`] (the arena), [`Builder`] (how ops are
+//! added), `ops` (one entry per op: attributes, shape rule, derivative,
+//! emission), [`vjp`] (reverse mode), [`block`] (the transformer trunk's
+//! lowerings), [`emit`] (StableHLO text), [`cost`] (FLOPs and bytes).
+
+pub mod block;
+pub(crate) mod builder;
+pub mod cost;
+mod dtype;
+pub mod emit;
+mod error;
+mod ir;
+pub mod ops;
+mod shape;
+mod sharding;
+mod verify;
+pub mod vjp;
+
+pub use builder::{Builder, ScopeGuard};
+pub use dtype::DType;
+pub use error::GraphError;
+pub use ir::{Def, Graph, Input, Node, Output, Value};
+pub use shape::{MAX_RANK, Shape};
+pub use sharding::{Mesh, Sharding};
+
+/// The result of adding to a graph.
+pub type Result<T> = std::result::Result<T, GraphError>;

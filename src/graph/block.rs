@@ -1,0 +1,61 @@
+//! A trunk of equal blocks, and the three ways to write it.
+
+use super::ops::ScanBlock;
+use super::{Builder, Graph, Result, Value};
+
+/// How a trunk of equal blocks becomes ops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lowering {
+    /// Every block written out; all inner values kept for the gradient.
+    Unrolled,
+    /// Every block written out; inner values recomputed.
+    Remat,
+    /// One loop; inner values recomputed.
+    Scan,
+}
+
+/// Applies `body` once for each entry of `layers`, which holds that layer's
+/// parameters in the order that `body` takes them after the value.
+///
+/// Each layer's ops are under `scope` and its number: `blocks.3`. Only a
+/// trunk that is `differentiable` may have gradients asked of it.
+pub fn apply(
+    b: &Builder,
+    scope: &str,
+    body: &Graph,
+    x: Value,
+    layers: &[Vec<Value>],
+    lowering: Lowering,
+    differentiable: bool,
+) -> Result<Value> {
+    let mut x = x;
+    match lowering {
+        Lowering::Scan if layers.len() > 1 => {
+            let _scope = b.scope(scope);
+            let mut operands = vec![x];
+            for p in 0..layers[0].len() {
+                let rows: Vec<Value> = layers.iter().map(|layer| layer[p]).collect();
+                operands.push(b.stack(&rows)?);
+            }
+            let op = ScanBlock {
+                body: body.clone(),
+                length: layers.len(),
+                saves: differentiable,
+            };
+            b.push1(op, &operands)
+        }
+        _ => {
+            for (i, params) in layers.iter().enumerate() {
+                let _scope = b.scope(format!("{scope}.{i}"));
+                let args = [&[x], &params[..]].concat();
+                let found = if lowering == Lowering::Unrolled || !differentiable {
+                    b.inline(body, &args)?
+                } else {
+                    b.remat(body.clone(), &args)?
+                };
+                x = found[0];
+            }
+            Ok(x)
+        }
+    }
+}
