@@ -25,24 +25,28 @@
 //! reading a buffer.
 
 mod buffer;
+mod cache;
 mod client;
 mod element;
 mod error;
 mod executable;
 mod ffi;
 mod hash;
+mod hlo;
 pub mod install;
 mod plugin;
 mod proto;
 mod topology;
 
 pub use buffer::{Buffer, Event, Pending};
+pub use cache::{CompileCache, Origin};
 pub use client::{Client, ClientOptions, Device, Program};
 pub use element::ElementType;
 pub use error::{Code, Error, Result};
 pub use executable::{Arg, Compiled, Executable, Outputs};
 pub use ffi::environment::{pin_threads, pinned_threads, quiet_plugin_logs, tpu_deviceless_env};
 pub use ffi::{CompiledMemory, MemoryInUse, Value};
+pub use hlo::{HloText, export_hlo};
 pub use plugin::Plugin;
 pub use proto::{CompileOptions, OptionValue};
 pub use topology::Topology;
