@@ -44,7 +44,10 @@ pub use client::{Client, ClientOptions, Device, Program};
 pub use element::ElementType;
 pub use error::{Code, Error, Result};
 pub use executable::{Arg, Compiled, Executable, Outputs};
-pub use ffi::environment::{pin_threads, pinned_threads, quiet_plugin_logs, tpu_deviceless_env};
+pub use ffi::environment::{
+    TPU_DEVICELESS_ENV, pin_threads, pinned_threads, quiet_plugin_logs, tpu_deviceless_env,
+    tpu_is_present,
+};
 pub use ffi::{CompiledMemory, MemoryInUse, Value};
 pub use hlo::{HloText, export_hlo};
 pub use plugin::Plugin;

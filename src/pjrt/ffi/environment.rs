@@ -33,16 +33,32 @@ pub fn quiet_plugin_logs() -> Result<()> {
     set_default("TF_CPP_MIN_LOG_LEVEL", "3")
 }
 
-/// Lets libtpu load and compile where no TPU is. Only for programs that
-/// compile for a topology, never where a TPU is to be used.
+/// What libtpu needs in its environment to load and compile where no TPU is.
+/// Without these it asks the network, for minutes, what machine it is on.
+pub const TPU_DEVICELESS_ENV: [(&str, &str); 4] = [
+    ("TPU_SKIP_MDS_QUERY", "1"),
+    ("TPU_ACCELERATOR_TYPE", "v3-8"),
+    ("TPU_WORKER_HOSTNAMES", "localhost"),
+    ("ALLOW_MULTIPLE_LIBTPU_LOAD", "1"),
+];
+
+/// Sets [`TPU_DEVICELESS_ENV`], save what the user has set. Only for programs
+/// that compile for a topology, never where a TPU is to be used.
 ///
 /// # Errors
 /// If the process has more than one thread already.
 pub fn tpu_deviceless_env() -> Result<()> {
-    set("TPU_SKIP_MDS_QUERY", "1")?;
-    set_default("TPU_ACCELERATOR_TYPE", "v3-8")?;
-    set_default("TPU_WORKER_HOSTNAMES", "localhost")?;
-    set_default("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    TPU_DEVICELESS_ENV
+        .iter()
+        .try_for_each(|(name, value)| set_default(name, value))
+}
+
+/// True if the system shows a TPU's device files.
+pub fn tpu_is_present() -> bool {
+    // TPU v2 to v4 are accel devices, later ones are reached through vfio.
+    ["/dev/accel0", "/dev/vfio/0"]
+        .iter()
+        .any(|path| std::path::Path::new(path).exists())
 }
 
 fn set_default(name: &str, value: &str) -> Result<()> {
