@@ -105,32 +105,38 @@ fn is_path(spec: &str) -> bool {
 }
 
 /// The known plugins for `spec` that fit this machine; at least one.
+///
+/// # Errors
+/// [`crate::error::BadInput`] where there are none.
 pub fn candidates(spec: &str) -> Result<Vec<&'static KnownPlugin>> {
+    candidates_on(spec, std::env::consts::OS, std::env::consts::ARCH)
+}
+
+fn candidates_on(spec: &str, os: &str, arch: &str) -> Result<Vec<&'static KnownPlugin>> {
     let named: Vec<_> = KNOWN
         .iter()
         .filter(|known| known.target == spec || known.package() == spec)
         .collect();
     if named.is_empty() {
         return Err(bad_input!(
-            "no plugin is known for {spec:?}: give cpu, gpu, tpu, or the path of a PJRT plugin's .so"
+            "no plugin is known for {spec:?}: give cpu, gpu, tpu, rocm, or the path of a PJRT \
+             plugin's .so"
         ));
     }
     let fitting: Vec<_> = named
         .iter()
         .copied()
-        .filter(|k| k.fits_this_machine())
+        .filter(|known| (known.os, known.arch) == (os, arch))
         .collect();
     if fitting.is_empty() {
         let machines: Vec<String> = named
             .iter()
-            .map(|k| format!("{} {}", k.os, k.arch))
+            .map(|known| format!("{} {}", known.os, known.arch))
             .collect();
         return Err(bad_input!(
-            "no {spec} plugin is published for {} {} (there is one for {}). Run in a Linux \
-             container or virtual machine, or give the path of a PJRT plugin that you have built",
-            std::env::consts::OS,
-            std::env::consts::ARCH,
-            machines.join(", ")
+            "no {spec} plugin is published for {os} {arch} (only for {}): run in a Linux container \
+             or virtual machine, or give the path of a PJRT plugin that you have built",
+            machines.join(" and ")
         ));
     }
     Ok(fitting)
@@ -191,5 +197,80 @@ fn put_in_place(unpacked: &Path, folder: &Path) -> Result<()> {
     match std::fs::rename(unpacked, folder) {
         Err(_) if folder.is_dir() => Ok(()),
         result => result.with_context(|| format!("cannot make {}", folder.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn each_machine_gets_its_plugins_in_order() {
+        let packages = |arch| -> Vec<_> {
+            let known = candidates_on("cpu", "linux", arch).unwrap();
+            known.iter().map(|known| known.package()).collect()
+        };
+        assert_eq!(packages("x86_64"), ["lammps-jax-pjrt-cpu", "xla-cpu-pjrt"]);
+        assert_eq!(packages("aarch64"), ["xla-cpu-pjrt"]);
+        let error = candidates_on("cpu", "macos", "aarch64").unwrap_err();
+        assert!(error.is::<crate::error::BadInput>());
+        let error = error.to_string();
+        assert!(
+            error.contains("no cpu plugin is published for macos aarch64"),
+            "{error}"
+        );
+        assert!(error.contains("Linux container"), "{error}");
+        assert!(candidates_on("npu", "linux", "x86_64").is_err());
+    }
+
+    #[test]
+    fn pins_are_whole() {
+        let mut folders = BTreeSet::new();
+        for known in KNOWN {
+            assert!(
+                folders.insert(known.folder()),
+                "{} stands twice",
+                known.folder()
+            );
+            for wheel in known.wheels {
+                let of_package = format!("{}-{}-", wheel.package.replace('-', "_"), wheel.version);
+                assert!(wheel.file.starts_with(&of_package), "{}", wheel.file);
+                assert!(wheel.file.contains(known.arch), "{}", wheel.file);
+                let is_hex = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
+                assert!(wheel.sha256.len() == 64 && wheel.sha256.chars().all(is_hex));
+            }
+        }
+    }
+
+    #[test]
+    fn offline_and_missing_says_how_to_install() {
+        let cache = tempfile::tempdir().unwrap();
+        let options = ResolveOptions {
+            offline: true,
+            cache: Some(cache.path().to_owned()),
+        };
+        let known = &KNOWN[0];
+        let error = install(known, &options).unwrap_err().to_string();
+        assert!(error.contains("xla-moco plugins install"), "{error}");
+        // Nothing is written by asking.
+        assert!(!cache.path().join("plugins").exists());
+    }
+
+    #[test]
+    fn the_second_to_finish_takes_the_first_ones_folder() {
+        let temp = tempfile::tempdir().unwrap();
+        let place = temp.path().join("plugin");
+        for content in ["first", "second"] {
+            let unpacked = temp.path().join(content);
+            std::fs::create_dir(&unpacked).unwrap();
+            std::fs::write(unpacked.join("file"), content).unwrap();
+            put_in_place(&unpacked, &place).unwrap();
+        }
+        assert_eq!(
+            std::fs::read_to_string(place.join("file")).unwrap(),
+            "first"
+        );
     }
 }
