@@ -200,7 +200,7 @@ pub(super) fn program(text: &str) -> table::Program {
         code_size: text.len(),
         format: FORMAT.as_ptr(),
         format_size: FORMAT.len(),
-        future: [0; 8],
+        future: [0; table::FUTURE],
     }
 }
 

@@ -23,7 +23,7 @@ pub unsafe trait Args: Sized {
 }
 
 /// Room for fields that later versions of the API append.
-const FUTURE: usize = 8;
+pub const FUTURE: usize = 8;
 
 macro_rules! args {
     ($($name:ident = $c_name:literal, slot $slot:literal, size $size:literal {

@@ -178,17 +178,16 @@ pub fn install(known: &KnownPlugin, options: &ResolveOptions) -> Result<PathBuf>
         let file = pip::download(wheel, staging.path())?;
         unpack::unpack(&file, &unpacked)?;
     }
-    let folder = plugins.join(known.folder());
-    put_in_place(&unpacked, &folder)?;
-    let path = folder.join(known.library);
-    if !path.is_file() {
+    if !unpacked.join(known.library).is_file() {
         return Err(bad_input!(
             "the wheel of {} holds no {}",
             known.package(),
             known.library
         ));
     }
-    Ok(path)
+    let folder = plugins.join(known.folder());
+    put_in_place(&unpacked, &folder)?;
+    Ok(folder.join(known.library))
 }
 
 /// Renames a finished folder into place; another process may have been

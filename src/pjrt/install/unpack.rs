@@ -1,7 +1,7 @@
 //! Unpacking a wheel, which is a zip file.
 
 use std::fs::File;
-use std::io::{BufReader, Read, Write};
+use std::io::{BufReader, Read};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -46,7 +46,9 @@ fn unpack_bounded(wheel: &Path, folder: &Path, max_bytes: u64) -> Result<()> {
         let written = std::io::copy(&mut entry.by_ref().take(left + 1), &mut file)?;
         ensure!(written <= left, "it unpacks to more than {max_bytes} bytes");
         left -= written;
-        file.flush()?;
+        // The folder is published by a rename, which must not come to the disk
+        // before its content.
+        file.sync_all()?;
         set_executable(&path, mode)?;
     }
     Ok(())
@@ -69,6 +71,8 @@ fn set_executable(_path: &Path, _mode: Option<u32>) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
     use zip::write::SimpleFileOptions;
 
