@@ -1,0 +1,104 @@
+//! What the tests of the runtime share.
+#![allow(dead_code)] // Each test binary uses its part.
+
+use std::sync::Arc;
+
+use xla_moco::pjrt::install::{self, ResolveOptions};
+use xla_moco::pjrt::{
+    Buffer, Client, ClientOptions, CompileOptions, ElementType, Executable, Plugin, Program,
+};
+
+/// The known CPU plugins of this machine by package; fetched on first use.
+pub fn cpu_plugins() -> Vec<(&'static str, Arc<Plugin>)> {
+    install::candidates("cpu")
+        .expect("this machine has a CPU plugin")
+        .into_iter()
+        .map(|known| {
+            let path = install::install(known, &ResolveOptions::default()).unwrap();
+            (known.package(), Plugin::load(&path).unwrap())
+        })
+        .collect()
+}
+
+/// Runs a check on a client with so many devices of each CPU plugin.
+pub fn on_each_cpu_plugin(devices: usize, check: impl Fn(&str, &Arc<Client>)) {
+    for (name, plugin) in cpu_plugins() {
+        let options = ClientOptions {
+            devices: Some(devices),
+            ..ClientOptions::default()
+        };
+        let client = Client::new(&plugin, &options).unwrap();
+        assert_eq!(client.devices().len(), devices, "{name}");
+        check(name, &client);
+    }
+}
+
+pub fn f32_bytes(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|x| x.to_le_bytes()).collect()
+}
+
+pub fn f32_values(bytes: &[u8]) -> Vec<f32> {
+    bytes
+        .chunks_exact(4)
+        .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+        .collect()
+}
+
+/// The sum of two matrices.
+pub const ADD: &str = r#"
+module {
+  func.func public @main(%x: tensor<2x3xf32>, %y: tensor<2x3xf32>) -> tensor<2x3xf32> {
+    %z = "stablehlo.add"(%x, %y) : (tensor<2x3xf32>, tensor<2x3xf32>) -> tensor<2x3xf32>
+    "func.return"(%z) : (tensor<2x3xf32>) -> ()
+  }
+}"#;
+
+/// The global mean over a batch that four devices share, and each device's
+/// own rows beside it.
+pub const SHARDED: &str = r#"
+module attributes {mhlo.num_partitions = 4 : i32, mhlo.num_replicas = 1 : i32} {
+  sdy.mesh @mesh = <["data"=4]>
+  func.func public @main(%x: tensor<8x2xf32> {sdy.sharding = #sdy.sharding<@mesh, [{"data"}, {}]>})
+      -> (tensor<2xf32> {sdy.sharding = #sdy.sharding<@mesh, [{}]>},
+          tensor<8x2xf32> {sdy.sharding = #sdy.sharding<@mesh, [{"data"}, {}]>}) {
+    %zero = stablehlo.constant dense<0.0> : tensor<f32>
+    %sum = stablehlo.reduce(%x init: %zero) applies stablehlo.add across dimensions = [0]
+        : (tensor<8x2xf32>, tensor<f32>) -> tensor<2xf32>
+    %double = stablehlo.add %x, %x : tensor<8x2xf32>
+    return %sum, %double : tensor<2xf32>, tensor<8x2xf32>
+  }
+}"#;
+
+/// x + 1 in place, and the sum of x before that.
+pub const DONATED: &str = r#"
+module {
+  func.func public @main(%x: tensor<1000xf32> {tf.aliasing_output = 0 : i32})
+      -> (tensor<1000xf32>, tensor<f32>) {
+    %one = stablehlo.constant dense<1.0> : tensor<1000xf32>
+    %zero = stablehlo.constant dense<0.0> : tensor<f32>
+    %y = stablehlo.add %x, %one : tensor<1000xf32>
+    %sum = stablehlo.reduce(%x init: %zero) applies stablehlo.add across dimensions = [0]
+        : (tensor<1000xf32>, tensor<f32>) -> tensor<f32>
+    return %y, %sum : tensor<1000xf32>, tensor<f32>
+  }
+}"#;
+
+/// Compiles for one device.
+pub fn compile(client: &Client, text: &str) -> Executable {
+    client
+        .compile(&Program { text }, &CompileOptions::default())
+        .unwrap()
+}
+
+/// A vector on the first device.
+pub fn upload(client: &Client, values: &[f32]) -> Buffer {
+    let device = &client.devices()[0];
+    client
+        .buffer_from_host(
+            &f32_bytes(values),
+            ElementType::F32,
+            &[values.len()],
+            device,
+        )
+        .unwrap()
+}

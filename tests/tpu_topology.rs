@@ -1,0 +1,112 @@
+//! Compiling for TPUs on a machine that has none. Runs where libtpu is
+//! installed (`xla-moco plugins install tpu`), else skips.
+
+mod support;
+
+use std::process::Command;
+
+use xla_moco::pjrt::install::{self, ResolveOptions};
+use xla_moco::pjrt::{
+    Code, CompileOptions, Plugin, Program, TPU_DEVICELESS_ENV, Topology, export_hlo, tpu_is_present,
+};
+
+/// libtpu reads its environment when it loads, so the checks get a process of
+/// their own.
+#[test]
+fn compiles_for_tpus_that_are_not_there() {
+    let known = install::candidates("tpu");
+    let Ok(Some(_)) = known.and_then(|k| install::installed(k[0], &ResolveOptions::default()))
+    else {
+        eprintln!("skipped: libtpu is not installed");
+        return;
+    };
+    if tpu_is_present() {
+        eprintln!("skipped: there is a TPU, and this must not touch it");
+        return;
+    }
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args([
+            "--ignored",
+            "--exact",
+            "in_a_process_of_its_own",
+            "--test-threads=1",
+        ])
+        .envs(TPU_DEVICELESS_ENV)
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success(),
+        "{told}\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert!(told.contains("1 passed"), "{told}");
+}
+
+/// The sum over a batch that 8 devices share, and an update in place.
+fn program(rows: usize) -> String {
+    format!(
+        r#"
+module attributes {{mhlo.num_partitions = 8 : i32, mhlo.num_replicas = 1 : i32}} {{
+  sdy.mesh @mesh = <["data"=8]>
+  func.func public @main(
+      %x: tensor<{rows}x1024xf32> {{sdy.sharding = #sdy.sharding<@mesh, [{{"data"}}, {{}}]>}},
+      %w: tensor<1024x1024xf32> {{sdy.sharding = #sdy.sharding<@mesh, [{{}}, {{}}]>,
+                                  tf.aliasing_output = 0 : i32}})
+      -> (tensor<1024x1024xf32> {{sdy.sharding = #sdy.sharding<@mesh, [{{}}, {{}}]>}}) {{
+    %g = stablehlo.dot_general %x, %x, contracting_dims = [0] x [0]
+        : (tensor<{rows}x1024xf32>, tensor<{rows}x1024xf32>) -> tensor<1024x1024xf32>
+    %y = stablehlo.add %w, %g : tensor<1024x1024xf32>
+    return %y : tensor<1024x1024xf32>
+  }}
+}}"#
+    )
+}
+
+#[test]
+#[ignore = "run by compiles_for_tpus_that_are_not_there, alone in a process"]
+fn in_a_process_of_its_own() {
+    let known = install::candidates("tpu").unwrap()[0];
+    let path = install::installed(known, &ResolveOptions::default())
+        .unwrap()
+        .unwrap();
+    let plugin = Plugin::load(&path).unwrap();
+    // 4 chips with 2 devices each.
+    let topology = Topology::new(&plugin, Some("v3:2x2"), &[]).unwrap();
+    assert_eq!(topology.platform_name(), "tpu");
+    assert_eq!(topology.devices().len(), 8);
+    let options = CompileOptions {
+        num_partitions: 8,
+        ..CompileOptions::default()
+    };
+    let text = program(1024);
+    let (compiled, hlo) = export_hlo(&options, None, |o| {
+        topology.compile(&Program { text: &text }, o)
+    })
+    .unwrap();
+    assert!(hlo.after_optimizations.contains("all-reduce"));
+    assert_eq!(compiled.num_outputs(), 1);
+    let memory = compiled.memory_stats().unwrap().unwrap();
+    // One eighth of x, all of w; w's memory becomes the result's.
+    assert_eq!(memory.argument_bytes, 4 * (128 + 1024) * 1024);
+    assert_eq!(memory.alias_bytes, 4 * 1024 * 1024);
+    let costs = compiled.cost_analysis().unwrap().unwrap();
+    assert!(costs["flops"] >= 2. * 128. * 1024. * 1024., "{costs:?}");
+    assert!(costs["optimal_seconds"] > 0., "{costs:?}");
+    assert!(!compiled.serialize().unwrap().is_empty());
+
+    // 2^26 rows: 32 GiB a device, of which a v3 has 16.
+    let text = program(1 << 26);
+    let error = topology
+        .compile(&Program { text: &text }, &options)
+        .err()
+        .unwrap();
+    assert_eq!(error.code(), Some(Code::RESOURCE_EXHAUSTED), "{error}");
+    assert!(error.to_string().contains("memory"), "{error}");
+
+    let error = Topology::new(&plugin, Some("v9:1x1"), &[])
+        .err()
+        .unwrap()
+        .to_string();
+    assert!(error.contains("PJRT_TopologyDescription_Create"), "{error}");
+}
