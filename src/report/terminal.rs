@@ -58,7 +58,7 @@ impl Progress {
     /// `total` steps are to be done, in all.
     pub fn new(total: u64) -> Self {
         let live = io::stderr().is_terminal().then(|| {
-            let style = ProgressStyle::with_template("{bar:20.green/dim} {wide_msg}")
+            let style = ProgressStyle::with_template("{bar:10.green/dim} {wide_msg}")
                 .expect("a valid template")
                 .progress_chars("━╸─");
             screen().add(ProgressBar::new(total).with_style(style))
@@ -128,18 +128,19 @@ fn print_above(bytes: &[u8]) {
     });
 }
 
+/// What matters most comes first: a narrow terminal cuts the end.
 fn line(report: &StepReport, knn_top1: Option<f32>, left: Option<Duration>) -> String {
     let mut parts = vec![
         format!("step {}/{}", report.step, report.total),
-        format!("epoch {:.1}", report.epoch),
         format!("loss {:.3} (chance {:.3})", report.loss, report.chance_loss),
     ];
     parts.extend(knn_top1.map(|percent| format!("kNN {percent:.1}%")));
-    parts.push(format!("{:.0} img/s", report.images_per_second));
-    parts.push(format!("input wait {:.0}%", 100.0 * report.input_wait));
     if let Some(left) = left.filter(|_| report.step < report.total) {
         parts.push(format!("{} left", duration(left)));
     }
+    parts.push(format!("{:.0} img/s", report.images_per_second));
+    parts.push(format!("input wait {:.0}%", 100.0 * report.input_wait));
+    parts.push(format!("epoch {:.1}", report.epoch));
     parts.join("  ")
 }
 
@@ -294,8 +295,8 @@ mod tests {
     fn the_line_says_all_of_it() {
         assert_eq!(
             line(&report(), Some(34.06), Some(Duration::from_secs(130))),
-            "step 120/1560  epoch 2.4  loss 5.123 (chance 5.545)  kNN 34.1%  812 img/s  \
-             input wait 3%  2m 10s left"
+            "step 120/1560  loss 5.123 (chance 5.545)  kNN 34.1%  2m 10s left  812 img/s  \
+             input wait 3%  epoch 2.4"
         );
         let last = StepReport {
             step: 1560,
