@@ -71,7 +71,7 @@ impl RunConfig {
         let context = || {
             let mut text = format!("configuration {}", path.display());
             for (index, entry) in overrides.iter().enumerate() {
-                text += if index == 0 { " with --set " } else { ", " };
+                text += if index == 0 { " with " } else { ", " };
                 text += &entry.to_string();
             }
             text

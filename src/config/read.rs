@@ -188,7 +188,7 @@ pub(super) fn apply(mut value: Value, overrides: &[Override]) -> Result<Value> {
             }
             let Value::Object(object) = slot else {
                 return Err(bad_input!(
-                    "--set {entry}: `{path}` is {slot}, which has no keys inside"
+                    "cannot set `{entry}`: `{path}` is {slot}, which has no keys inside"
                 ));
             };
             slot = object.entry(part).or_insert(Value::Null);

@@ -16,7 +16,7 @@ use crate::bad_input;
 pub struct Written {
     /// For editors; has no effect.
     #[serde(rename = "$schema")]
-    #[allow(dead_code)]
+    #[expect(dead_code, reason = "allowed in a file, read by nobody")]
     schema: Option<String>,
     /// A file that this one overrides, relative to it; at most one folder up.
     base: Option<String>,
