@@ -8,9 +8,14 @@ use crate::bad_input;
 
 /// The JSON Schema (draft 2020-12) of a configuration file, for editors.
 pub fn schema() -> Value {
+    // A file with a `base` may leave out anything: no key is required of one.
+    let optional = |schema: &mut schemars::Schema| {
+        schema.remove("required");
+    };
     // Inlined, since sections are used once and editors show them better.
     schemars::generate::SchemaSettings::draft2020_12()
         .with(|settings| settings.inline_subschemas = true)
+        .with_transform(schemars::transform::RecursiveTransform(optional))
         .into_generator()
         .into_root_schema_for::<Written>()
         .to_value()

@@ -15,7 +15,7 @@ pub enum Arch {
     Vit,
 }
 
-/// Whether the patch projection is trained (Sec. 4.1).
+/// Whether the patch projection is trained (Sec. 4.2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PatchProjection {
@@ -303,7 +303,7 @@ impl Default for Checkpoint {
     }
 }
 
-/// The kNN monitor on training batches (Sec. 4, "kNN curves").
+/// The kNN monitor on training batches (appendix A, "kNN monitor").
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Monitor {

@@ -13,6 +13,7 @@ use crate::bad_input;
 /// A configuration file of xla-moco.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(title = "xla-moco configuration")]
 pub struct Written {
     /// For editors; has no effect.
     #[serde(rename = "$schema")]

@@ -27,7 +27,7 @@ fn with(overrides: &[&str]) -> anyhow::Result<RunConfig> {
 #[test]
 fn defaults_are_those_of_the_recipe() {
     let config = with(&[]).unwrap();
-    // RECIPES: ViT-S has 12 heads; Sec. 4's heads; tau .2; m .99 cosine.
+    // RECIPES: ViT-S has 12 heads; Sec. 5's heads; tau .2; m .99 cosine.
     assert_eq!(
         (config.model.blocks, config.model.dim, config.model.heads),
         (12, 384, 12)
