@@ -98,8 +98,8 @@ impl RunConfig {
         serde_json::to_value(self).expect("a configuration has only string keys")
     }
 
-    /// The learning rate after warm-up: `base_lr * batch / 256` (Sec. 4.1, "the
-    /// linear lr scaling rule").
+    /// The learning rate after warm-up: `base_lr * batch / 256` (Sec. 4.1,
+    /// "Learning rate").
     pub fn peak_lr(&self) -> f64 {
         self.optimizer.base_lr * self.batch as f64 / 256.0
     }
