@@ -1,3 +1,192 @@
-//! One thin file per subcommand.
+//! The command line: one thin file per subcommand. Results go to stdout, logs
+//! and errors to stderr.
+//!
+//! Exit codes: 0 done (also after a clean stop by signal), 1 the run failed,
+//! 2 bad usage, configuration or data, 3 the verdict is that the run is
+//! unhealthy.
 
+mod configs;
+mod data;
+mod export;
+mod inspect;
+mod knn;
+mod options;
 pub mod plugins;
+mod train;
+
+pub use options::{ConfigArgs, PjrtArgs};
+
+use std::io::{ErrorKind, IsTerminal, Write};
+use std::process::ExitCode;
+
+use anyhow::{Context, Error, Result};
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use crate::error::BadInput;
+
+/// The run went through, but its verdict is collapsed, diverged or stalled at
+/// chance: exit code 3.
+#[derive(Debug, thiserror::Error)]
+#[error("the run is unhealthy: {0}")]
+pub struct Unhealthy(pub String);
+
+/// Pre-trains Vision Transformers without labels (MoCo v3), as one XLA program
+/// that runs on TPU pods, GPUs and CPUs through PJRT plugins.
+#[derive(Debug, Parser)]
+#[command(
+    name = "xla-moco",
+    version,
+    max_term_width = 100,
+    after_help = "Start with: xla-moco train --config configs/quickstart.json"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Train(train::Args),
+    Export(export::Args),
+    Inspect(inspect::Args),
+    Knn(knn::Args),
+    Configs(configs::Args),
+    Plugins(plugins::PluginsArgs),
+    Data(data::DataArgs),
+}
+
+/// The whole program: parses the arguments, runs the subcommand, prints an
+/// error once, and gives the exit code.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help goes to stdout and usage errors to stderr; there is nothing
+            // to be done if either is closed.
+            let _ = error.print();
+            return code(if error.use_stderr() { 2 } else { 0 });
+        }
+    };
+    start_logs();
+    let result = match cli.command {
+        Command::Train(args) => train::run(args),
+        Command::Export(args) => export::run(args),
+        Command::Inspect(args) => inspect::run(args),
+        Command::Knn(args) => knn::run(args),
+        Command::Configs(args) => configs::run(args),
+        Command::Plugins(args) => plugins::run(args),
+        Command::Data(args) => data::run(args),
+    };
+    match result {
+        Ok(()) => code(0),
+        Err(error) => {
+            let _ = std::io::stderr().write_all(in_words(&error).as_bytes());
+            code(exit_code(&error))
+        }
+    }
+}
+
+fn code(code: u8) -> ExitCode {
+    ExitCode::from(code)
+}
+
+/// Logs go to stderr, at the level that `RUST_LOG` names, else info.
+fn start_logs() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .without_time()
+        .init();
+}
+
+fn exit_code(error: &Error) -> u8 {
+    let has = |wanted: fn(&(dyn std::error::Error + 'static)) -> bool| error.chain().any(wanted);
+    if error.is::<Unhealthy>() || has(|cause| cause.is::<Unhealthy>()) {
+        3
+    } else if error.is::<BadInput>() || has(|cause| cause.is::<BadInput>()) {
+        2
+    } else {
+        1
+    }
+}
+
+/// The chain of an error, outermost first, one line each.
+fn in_words(error: &Error) -> String {
+    let mut text = format!("error: {error}\n");
+    for cause in error.chain().skip(1) {
+        text += &format!("  caused by: {cause}\n");
+    }
+    text
+}
+
+/// Writes a result to stdout. A reader that has gone away (`| head`) is no
+/// error.
+///
+/// # Errors
+/// If stdout cannot be written, for example to a full disk.
+pub(crate) fn print(text: &str) -> Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    match stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+    {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        result => result.context("cannot write to stdout"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::anyhow;
+    use clap::CommandFactory;
+
+    use super::*;
+    use crate::bad_input;
+
+    #[test]
+    fn exit_codes_tell_whose_fault_it_is() {
+        let cases = [
+            (anyhow!("the device is gone"), 1),
+            (bad_input!("no such key"), 2),
+            (
+                bad_input!("no such key")
+                    .context("reading a file")
+                    .context("starting"),
+                2,
+            ),
+            (
+                anyhow!("low level").context(BadInput("no such folder".into())),
+                2,
+            ),
+            (
+                Error::new(Unhealthy("collapsed".into())).context("at the end"),
+                3,
+            ),
+        ];
+        for (error, expected) in cases {
+            assert_eq!(exit_code(&error), expected, "{error:#}");
+        }
+    }
+
+    #[test]
+    fn the_chain_is_printed_once_outermost_first() {
+        let error = anyhow!("no space").context("cannot save").context("step 3");
+        assert_eq!(
+            in_words(&error),
+            "error: step 3\n  caused by: cannot save\n  caused by: no space\n"
+        );
+    }
+
+    #[test]
+    fn every_subcommand_has_long_help_with_an_example() {
+        Cli::command().debug_assert();
+        for command in Cli::command().get_subcommands() {
+            let help = command.clone().render_long_help().to_string();
+            assert!(help.contains("Example"), "{} has none", command.get_name());
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! What a resolved configuration must satisfy. Each message names the keys,
+//! what was found, what was expected and, where it can, the nearest values
+//! that would do.
+
+use std::fmt::{Debug, Display};
+use std::ops::RangeInclusive;
+
+use anyhow::Result;
+use serde::Serialize;
+
+use super::RunConfig;
+use super::schedule::{Length, Warmup};
+use crate::bad_input;
+
+/// Tokens beyond which no attention matrix would fit anyway.
+const MOST_PATCHES: usize = 65_536;
+/// Steps and other counts that must stay exact in f64 and far from overflow.
+const MOST_STEPS: u64 = 1 << 40;
+const MOST_PICTURES: usize = 1 << 32;
+
+/// How an enumeration's value is written in JSON, without the quotes.
+pub(super) fn word(value: &impl Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(word)) => word,
+        other => format!("{other:?}"),
+    }
+}
+
+impl RunConfig {
+    /// # Errors
+    /// The first thing that is wrong, as [`crate::error::BadInput`].
+    pub(super) fn check(&self) -> Result<()> {
+        within("batch", self.batch, 1..=1 << 20)?;
+        within("mesh.data", self.mesh.data, 1..=1 << 16)?;
+        if !self.batch.is_multiple_of(self.mesh.data) {
+            return Err(bad_input!(
+                "`batch` ({}) is not divisible by `mesh.data` ({} devices); nearest batches that \
+                 are: {}",
+                self.batch,
+                self.mesh.data,
+                nearest_multiples(self.batch, self.mesh.data),
+            ));
+        }
+        if self.accumulate != 1 {
+            return Err(bad_input!(
+                "`accumulate` is {}; expected 1: each batch makes one update",
+                self.accumulate
+            ));
+        }
+        self.check_model()?;
+        self.check_method()?;
+        self.check_optimizer()?;
+        self.check_schedule()?;
+        self.check_data()?;
+        self.check_augment()?;
+        self.check_intervals()
+    }
+
+    fn check_model(&self) -> Result<()> {
+        let m = &self.model;
+        within("model.blocks", m.blocks, 1..=1024)?;
+        within("model.dim", m.dim, 4..=65_536)?;
+        within("model.heads", m.heads, 1..=1024)?;
+        within("model.mlp_ratio", m.mlp_ratio, 1..=64)?;
+        within("model.image_size", m.image_size, 1..=8192)?;
+        within("model.patch", m.patch, 1..=m.image_size)?;
+        if !m.image_size.is_multiple_of(m.patch) {
+            return Err(bad_input!(
+                "`model.patch` ({}) does not divide `model.image_size` ({}); nearest sizes that it \
+                 divides: {}",
+                m.patch,
+                m.image_size,
+                nearest_multiples(m.image_size, m.patch),
+            ));
+        }
+        if m.patches() > MOST_PATCHES {
+            return Err(bad_input!(
+                "`model.image_size` ({}) over `model.patch` ({}) gives {} patches; at most \
+                 {MOST_PATCHES} are supported: raise `model.patch`",
+                m.image_size,
+                m.patch,
+                m.patches(),
+            ));
+        }
+        if !m.dim.is_multiple_of(m.heads) {
+            return Err(bad_input!(
+                "`model.heads` ({}) does not divide `model.dim` ({}); nearest dims that it \
+                 divides: {}",
+                m.heads,
+                m.dim,
+                nearest_multiples(m.dim, m.heads),
+            ));
+        }
+        if !m.dim.is_multiple_of(4) {
+            return Err(bad_input!(
+                "`model.dim` ({}) is not divisible by 4, as 2-D sin-cos positions need; nearest: {}",
+                m.dim,
+                nearest_multiples(m.dim, 4),
+            ));
+        }
+        Ok(())
+    }
+
+    fn check_method(&self) -> Result<()> {
+        let m = &self.method;
+        positive("method.temperature", m.temperature)?;
+        within("method.momentum", m.momentum, 0.0..=1.0)?;
+        for (key, head) in [("projector", &m.projector), ("predictor", &m.predictor)] {
+            within(&format!("method.{key}.layers"), head.layers, 1..=16)?;
+            within(&format!("method.{key}.hidden"), head.hidden, 1..=1 << 20)?;
+            within(&format!("method.{key}.out"), head.out, 1..=1 << 20)?;
+        }
+        if m.projector.out != m.predictor.out {
+            return Err(bad_input!(
+                "`method.projector.out` ({}) and `method.predictor.out` ({}) differ; the loss \
+                 compares predictions with projections, so they must be equal",
+                m.projector.out,
+                m.predictor.out,
+            ));
+        }
+        Ok(())
+    }
+
+    fn check_optimizer(&self) -> Result<()> {
+        let o = &self.optimizer;
+        positive("optimizer.base_lr", o.base_lr)?;
+        within("optimizer.weight_decay", o.weight_decay, 0.0..=1e6)?;
+        for (key, beta) in [("beta1", o.beta1), ("beta2", o.beta2)] {
+            if !(0.0..1.0).contains(&beta) {
+                return Err(bad_input!(
+                    "`optimizer.{key}` is {beta}; expected 0 or more and less than 1"
+                ));
+            }
+        }
+        positive("optimizer.eps", o.eps)
+    }
+
+    fn check_schedule(&self) -> Result<()> {
+        let s = &self.schedule;
+        match s.length {
+            Length::Epochs(epochs) => {
+                positive("schedule.epochs", epochs)?;
+                within("schedule.epochs", epochs, 0.0..=1e6)?;
+            }
+            Length::Steps(steps) => within("schedule.total_steps", steps, 1..=MOST_STEPS)?,
+        }
+        match s.warmup {
+            Warmup::Epochs(epochs) => within("schedule.warmup_epochs", epochs, 0.0..=1e6)?,
+            Warmup::Steps(steps) => within("schedule.warmup_steps", steps, 0..=MOST_STEPS)?,
+        }
+        // Mixed units are compared once the size of the data is known.
+        let too_long = match (s.length, s.warmup) {
+            (Length::Epochs(total), Warmup::Epochs(warmup)) => warmup > total,
+            (Length::Steps(total), Warmup::Steps(warmup)) => warmup > total,
+            _ => false,
+        };
+        if too_long {
+            return Err(bad_input!(
+                "{} is longer than the whole run, {}; shorten the warm-up",
+                s.warmup,
+                s.length
+            ));
+        }
+        Ok(())
+    }
+
+    fn check_data(&self) -> Result<()> {
+        let d = &self.data;
+        for (key, path) in [("path", Some(&d.path)), ("test", d.test.as_ref())] {
+            if path.is_some_and(String::is_empty) {
+                return Err(bad_input!(
+                    "`data.{key}` is empty; expected a path or \"synthetic\""
+                ));
+            }
+        }
+        let s = &d.synthetic;
+        within("data.synthetic.classes", s.classes, 1..=10_000)?;
+        within("data.synthetic.images", s.images, 1..=MOST_PICTURES)?;
+        within(
+            "data.synthetic.test_images",
+            s.test_images,
+            0..=MOST_PICTURES,
+        )?;
+        within("data.synthetic.size", s.size, 8..=4096)?;
+        if let Some(workers) = d.workers {
+            within("data.workers", workers, 1..=1024)?;
+        }
+        within("data.prefetch", d.prefetch, 1..=1024)?;
+        within("data.corrupt_limit", d.corrupt_limit, 0.0..=1.0)
+    }
+
+    fn check_augment(&self) -> Result<()> {
+        let a = &self.augment;
+        positive("augment.crop_min", a.crop_min)?;
+        within("augment.crop_min", a.crop_min, 0.0..=1.0)?;
+        // Hue turns by at most half a circle either way.
+        for (index, (&strength, most)) in a.jitter.iter().zip([1.0, 1.0, 1.0, 0.5]).enumerate() {
+            within(&format!("augment.jitter[{index}]"), strength, 0.0..=most)?;
+        }
+        for (key, p) in [
+            ("jitter_p", a.jitter_p),
+            ("gray_p", a.gray_p),
+            ("flip_p", a.flip_p),
+            ("blur_p[0]", a.blur_p[0]),
+            ("blur_p[1]", a.blur_p[1]),
+            ("solarize_p[0]", a.solarize_p[0]),
+            ("solarize_p[1]", a.solarize_p[1]),
+        ] {
+            within(&format!("augment.{key}"), p, 0.0..=1.0)?;
+        }
+        let [low, high] = a.blur_sigma;
+        positive("augment.blur_sigma[0]", low)?;
+        within("augment.blur_sigma[1]", high, low..=100.0)?;
+        for index in 0..3 {
+            within(&format!("augment.mean[{index}]"), a.mean[index], 0.0..=1.0)?;
+            positive(&format!("augment.std[{index}]"), a.std[index])?;
+        }
+        Ok(())
+    }
+
+    fn check_intervals(&self) -> Result<()> {
+        let (c, m, e) = (&self.checkpoint, &self.monitor, &self.eval);
+        within("checkpoint.every_steps", c.every_steps, 1..=MOST_STEPS)?;
+        within("checkpoint.keep_last", c.keep_last, 1..=1_000_000)?;
+        if let Some(keep) = c.keep_every {
+            within("checkpoint.keep_every", keep, 1..=MOST_STEPS)?;
+            if !keep.is_multiple_of(c.every_steps) {
+                return Err(bad_input!(
+                    "`checkpoint.keep_every` ({keep}) is not a multiple of \
+                     `checkpoint.every_steps` ({}), so no such checkpoint would be written",
+                    c.every_steps
+                ));
+            }
+        }
+        within("monitor.knn_every", m.knn_every, 0..=MOST_STEPS)?;
+        within("monitor.knn_k", m.knn_k, 1..=1 << 20)?;
+        positive("monitor.knn_temperature", m.knn_temperature)?;
+        if let Some(queue) = m.queue {
+            within("monitor.queue", queue, 0..=1 << 24)?;
+            if queue > 0 && queue < self.batch {
+                return Err(bad_input!(
+                    "`monitor.queue` ({queue}) is smaller than one `batch` ({}); make it larger, \
+                     or 0 for no monitor",
+                    self.batch
+                ));
+            }
+        }
+        if let (Some(epochs), Some(steps)) = (e.every_epochs, e.every_steps) {
+            return Err(bad_input!(
+                "`eval.every_epochs` ({epochs}) and `eval.every_steps` ({steps}) are both given; \
+                 keep one and set the other to null"
+            ));
+        }
+        if let Some(epochs) = e.every_epochs {
+            positive("eval.every_epochs", epochs)?;
+        }
+        if let Some(steps) = e.every_steps {
+            within("eval.every_steps", steps, 1..=MOST_STEPS)?;
+        }
+        within("eval.knn_k", e.knn_k, 1..=1 << 20)?;
+        positive("eval.knn_temperature", e.knn_temperature)?;
+        for (key, limit) in [("bank", e.bank_limit), ("query", e.query_limit)] {
+            if let Some(limit) = limit {
+                within(&format!("eval.{key}_limit"), limit, 1..=MOST_PICTURES)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn within<T>(key: &str, value: T, range: RangeInclusive<T>) -> Result<()>
+where
+    T: PartialOrd + Display + Debug,
+{
+    if range.contains(&value) {
+        return Ok(());
+    }
+    Err(bad_input!(
+        "`{key}` is {value}; expected {} to {}",
+        range.start(),
+        range.end()
+    ))
+}
+
+fn positive(key: &str, value: f64) -> Result<()> {
+    if value > 0.0 {
+        return Ok(());
+    }
+    Err(bad_input!("`{key}` is {value}; expected more than 0"))
+}
+
+/// The multiples of `unit` on either side of `value`.
+fn nearest_multiples(value: usize, unit: usize) -> String {
+    let below = value / unit * unit;
+    match below {
+        0 => unit.to_string(),
+        _ => format!("{below}, {}", below + unit),
+    }
+}

@@ -1,0 +1,382 @@
+//! The sections of a configuration. Those whose defaults are constants are
+//! read straight from the file; the others have a written form in `written`.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A named ViT, or `vit` for one of a size of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Arch {
+    VitSmall,
+    VitBase,
+    VitLarge,
+    VitHuge,
+    Vit,
+}
+
+/// Whether the patch projection is trained (Sec. 4.2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PatchProjection {
+    /// Random and fixed: a stop-gradient follows it.
+    #[default]
+    Frozen,
+    Learned,
+}
+
+/// The type of activations and matrix products; parameters are f32 masters
+/// and statistics, softmax, loss and optimizer f32 in either case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ComputeDtype {
+    #[default]
+    Bf16,
+    F32,
+}
+
+/// The backbone.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Model {
+    pub arch: Arch,
+    pub blocks: usize,
+    /// Width of the residual stream.
+    pub dim: usize,
+    pub heads: usize,
+    /// The MLP's hidden width is `mlp_ratio * dim`.
+    pub mlp_ratio: usize,
+    /// Side of a patch, pixels; divides `image_size`.
+    pub patch: usize,
+    /// Side of the square input, pixels.
+    pub image_size: usize,
+    pub patch_projection: PatchProjection,
+    pub compute_dtype: ComputeDtype,
+}
+
+impl Model {
+    /// Patches a picture, without the class token.
+    pub fn patches(&self) -> usize {
+        (self.image_size / self.patch).pow(2)
+    }
+}
+
+/// The self-supervised method.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum MethodName {
+    #[default]
+    #[serde(rename = "moco_v3")]
+    MocoV3,
+}
+
+/// How the momentum coefficient moves over a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum MomentumSchedule {
+    /// From `momentum` at the first step to 1 at the last.
+    #[default]
+    Cosine,
+    Constant,
+}
+
+/// An MLP head: `layers` linear layers, the hidden ones `hidden` wide.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Head {
+    pub layers: usize,
+    pub hidden: usize,
+    pub out: usize,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Method {
+    pub name: MethodName,
+    /// tau of the contrastive loss.
+    pub temperature: f64,
+    /// Of the momentum encoder, at the first step.
+    pub momentum: f64,
+    pub momentum_schedule: MomentumSchedule,
+    pub projector: Head,
+    pub predictor: Head,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OptimizerName {
+    #[default]
+    #[serde(rename = "adamw")]
+    AdamW,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Optimizer {
+    pub name: OptimizerName,
+    /// At a batch of 256; see [`super::RunConfig::peak_lr`].
+    pub base_lr: f64,
+    /// Decoupled: the update subtracts `lr * weight_decay * w`.
+    pub weight_decay: f64,
+    pub beta1: f64,
+    pub beta2: f64,
+    pub eps: f64,
+}
+
+/// Where pictures come from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Data {
+    /// A folder, tar file, folder of tar files or CIFAR binary folder, found
+    /// out by looking; or "synthetic".
+    pub path: String,
+    /// The test split, if it is not found inside `path`.
+    pub test: Option<String>,
+    /// What "synthetic" draws.
+    pub synthetic: Synthetic,
+    /// Decoding threads; absent: one a core.
+    pub workers: Option<usize>,
+    /// Batches decoded ahead of the device.
+    pub prefetch: usize,
+    /// Share of pictures that may be corrupt before the run stops.
+    pub corrupt_limit: f64,
+    /// Turn pictures as their EXIF orientation says.
+    pub exif: bool,
+}
+
+/// The `data.path` that names procedural pictures.
+pub const SYNTHETIC: &str = "synthetic";
+
+impl Default for Data {
+    fn default() -> Self {
+        Self {
+            path: SYNTHETIC.to_owned(),
+            test: None,
+            synthetic: Synthetic::default(),
+            workers: None,
+            prefetch: 4,
+            corrupt_limit: 0.01,
+            exif: true,
+        }
+    }
+}
+
+impl Data {
+    /// Decoding threads on this machine: `workers`, else one a core.
+    pub fn worker_count(&self) -> usize {
+        self.workers
+            .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
+    }
+
+    /// Whether the pictures are procedural.
+    pub fn is_synthetic(&self) -> bool {
+        self.path == SYNTHETIC
+    }
+}
+
+/// Procedural pictures: textured shapes of `classes` classes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Synthetic {
+    pub classes: usize,
+    /// Training pictures in all.
+    pub images: usize,
+    /// Test pictures in all.
+    pub test_images: usize,
+    /// Side, pixels.
+    pub size: usize,
+    pub seed: u64,
+}
+
+impl Default for Synthetic {
+    fn default() -> Self {
+        Self {
+            classes: 8,
+            images: 8192,
+            test_images: 2048,
+            size: 48,
+            seed: 0,
+        }
+    }
+}
+
+/// The two random views of a picture. Pairs are (view 1, view 2). Defaults
+/// are those of the ViT recipes of the authors' code.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Augment {
+    /// Smallest share of the picture's area that a crop keeps; up to 1.
+    pub crop_min: f64,
+    /// Strength of brightness, contrast, saturation and hue.
+    pub jitter: [f64; 4],
+    pub jitter_p: f64,
+    pub gray_p: f64,
+    /// Range of the Gaussian's standard deviation, pixels.
+    pub blur_sigma: [f64; 2],
+    pub blur_p: [f64; 2],
+    pub solarize_p: [f64; 2],
+    pub flip_p: f64,
+    /// Subtracted from red, green, blue in 0..1.
+    pub mean: [f64; 3],
+    /// Divides them then.
+    pub std: [f64; 3],
+}
+
+impl Default for Augment {
+    fn default() -> Self {
+        Self {
+            crop_min: 0.08,
+            jitter: [0.4, 0.4, 0.2, 0.1],
+            jitter_p: 0.8,
+            gray_p: 0.2,
+            blur_sigma: [0.1, 2.0],
+            blur_p: [1.0, 0.1],
+            solarize_p: [0.0, 0.2],
+            flip_p: 0.5,
+            mean: [0.485, 0.456, 0.406],
+            std: [0.229, 0.224, 0.225],
+        }
+    }
+}
+
+/// The device mesh.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Mesh {
+    /// Devices that share the batch.
+    pub data: usize,
+}
+
+impl Default for Mesh {
+    fn default() -> Self {
+        Self { data: 1 }
+    }
+}
+
+/// How the transformer trunk is lowered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Lowering {
+    /// Chosen for the target at compile time.
+    #[default]
+    Auto,
+    Unrolled,
+    /// Unrolled, activations recomputed behind a barrier.
+    Remat,
+    /// One loop over the blocks, activations recomputed.
+    Scan,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OptimizerSharding {
+    /// Every device holds the whole optimizer state.
+    #[default]
+    Replicated,
+}
+
+/// What the loop does when the run is found unhealthy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnUnhealthy {
+    /// Says so and goes on.
+    #[default]
+    Continue,
+    /// Says so, saves and stops.
+    Stop,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Checkpoint {
+    pub every_steps: u64,
+    /// The newest checkpoints to keep.
+    pub keep_last: usize,
+    /// Keeps for good those whose step is a multiple of this; absent: none.
+    /// A multiple of `every_steps`.
+    pub keep_every: Option<u64>,
+}
+
+impl Default for Checkpoint {
+    fn default() -> Self {
+        Self {
+            every_steps: 500,
+            keep_last: 3,
+            keep_every: None,
+        }
+    }
+}
+
+/// The kNN monitor on training batches (appendix A, "kNN monitor").
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Monitor {
+    /// Steps between classifications; 0: never.
+    pub knn_every: u64,
+    /// Neighbours that vote; fewer where the queue is smaller.
+    pub knn_k: usize,
+    /// A neighbour votes with weight exp(cosine / temperature).
+    pub knn_temperature: f64,
+    /// Features in the queue; 0: no queue and no monitor; absent: see
+    /// [`Monitor::queue_size`].
+    pub queue: Option<usize>,
+}
+
+impl Default for Monitor {
+    fn default() -> Self {
+        Self {
+            knn_every: 20,
+            knn_k: 200,
+            knn_temperature: 0.07,
+            queue: None,
+        }
+    }
+}
+
+impl Monitor {
+    /// Features that the queue holds for a training set of `images`: 10% of
+    /// it, or 4096 if that is more; never more than half of the set; rounded
+    /// down to whole batches, so that an insertion never wraps around. 0
+    /// means that the monitor is off.
+    pub fn queue_size(&self, images: usize, batch: usize) -> usize {
+        let wanted = self.queue.unwrap_or_else(|| (images / 10).max(4096));
+        let bounded = wanted.min(images / 2);
+        bounded - bounded % batch.max(1)
+    }
+}
+
+/// Held-out kNN with the base encoder in evaluation form. It runs at the end
+/// in any case, where there is a test split.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Eval {
+    /// Epochs between evaluations; excludes `every_steps`.
+    pub every_epochs: Option<f64>,
+    pub every_steps: Option<u64>,
+    /// Evaluate before the first step too.
+    pub at_start: bool,
+    pub knn_k: usize,
+    pub knn_temperature: f64,
+    /// Training pictures in the bank at most; absent: all.
+    pub bank_limit: Option<usize>,
+    /// Test pictures classified at most; absent: all.
+    pub query_limit: Option<usize>,
+}
+
+impl Default for Eval {
+    fn default() -> Self {
+        Self {
+            every_epochs: None,
+            every_steps: None,
+            at_start: true,
+            knn_k: 20,
+            knn_temperature: 0.07,
+            bank_limit: None,
+            query_limit: None,
+        }
+    }
+}
+
+impl Eval {
+    /// Steps between evaluations, if there are any before the end.
+    pub fn interval(&self, steps_per_epoch: u64) -> Option<u64> {
+        let epochs = |e: f64| (e * steps_per_epoch as f64).round().max(1.0) as u64;
+        self.every_steps.or(self.every_epochs.map(epochs))
+    }
+}
