@@ -1,0 +1,206 @@
+//! A client: a plugin's devices, and what can be asked of them.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+
+use super::buffer::Buffer;
+use super::element::ElementType;
+use super::error::Result;
+use super::executable::Executable;
+use super::ffi::{self, DeviceHandle, Handle, MemoryInUse, Value};
+use super::plugin::Plugin;
+use super::proto::CompileOptions;
+use crate::bad_input;
+
+/// A program in StableHLO text, one module with a public `main`.
+#[derive(Clone, Copy, Debug)]
+pub struct Program<'a> {
+    pub text: &'a str,
+}
+
+/// How to make a client.
+#[derive(Clone, Debug, Default)]
+pub struct ClientOptions {
+    /// Devices wanted: on the CPU as many are made (1 by default); elsewhere
+    /// so many must be there.
+    pub devices: Option<usize>,
+    /// Options by the plugin's own names, such as `memory_fraction`.
+    pub extra: Vec<(String, Value)>,
+}
+
+/// A connection to a plugin's devices.
+pub struct Client {
+    handle: Arc<Handle<ffi::Client>>,
+    devices: Vec<Device>,
+    platform: String,
+    platform_version: String,
+    process_index: i32,
+    plugin: Arc<Plugin>,
+}
+
+impl Client {
+    /// Makes a client.
+    ///
+    /// # Errors
+    /// [`crate::error::BadInput`] where fewer devices are there than wanted;
+    /// the plugin's own error where it finds no device.
+    pub fn new(plugin: &Arc<Plugin>, options: &ClientOptions) -> anyhow::Result<Arc<Client>> {
+        let create = |options: &[(String, Value)]| {
+            Handle::<ffi::Client>::create(plugin.api, options)
+                .with_context(|| format!("no client for the plugin {}", plugin.path().display()))
+        };
+        let mut handle = create(&options.extra)?;
+        let platform = handle.platform_name()?;
+        if platform == "cpu" {
+            // CPU devices are as many as one asks for, and by default as many
+            // as the plugin likes. That it is a CPU is known only from a
+            // client, which is cheap there.
+            drop(handle);
+            let count = options.devices.unwrap_or(1) as i64;
+            let mut with_count = options.extra.clone();
+            with_count.push(("cpu_device_count".to_owned(), Value::Int(count)));
+            handle = create(&with_count)?;
+        }
+        let devices = handle
+            .addressable_devices()?
+            .into_iter()
+            .map(Device::new)
+            .collect::<Result<Vec<_>>>()?;
+        if let Some(wanted) = options.devices
+            && devices.len() < wanted
+        {
+            return Err(bad_input!(
+                "{wanted} devices are wanted, but the {platform} plugin has {}: use --devices {}",
+                devices.len(),
+                devices.len()
+            ));
+        }
+        Ok(Arc::new(Client {
+            platform_version: handle.platform_version()?,
+            process_index: handle.process_index()?,
+            devices,
+            platform,
+            handle,
+            plugin: Arc::clone(plugin),
+        }))
+    }
+
+    /// The devices that this process drives, in the plugin's order.
+    pub fn devices(&self) -> &[Device] {
+        &self.devices
+    }
+
+    /// Such as `cpu`, `cuda` or `tpu`.
+    pub fn platform_name(&self) -> &str {
+        &self.platform
+    }
+
+    /// The plugin's own words for its build.
+    pub fn platform_version(&self) -> &str {
+        &self.platform_version
+    }
+
+    pub fn process_index(&self) -> i32 {
+        self.process_index
+    }
+
+    pub fn plugin(&self) -> &Arc<Plugin> {
+        &self.plugin
+    }
+
+    /// Compiles a program for this client's devices, the first
+    /// `num_partitions` of them.
+    ///
+    /// # Errors
+    /// The plugin's, which names the offending operation.
+    pub fn compile(&self, program: &Program, options: &CompileOptions) -> Result<Executable> {
+        Executable::new(self.handle.compile(program.text, &options.encode())?)
+    }
+
+    /// Loads what [`Executable::serialize`] gave on an equal machine.
+    pub fn deserialize(&self, bytes: &[u8]) -> Result<Executable> {
+        Executable::new(self.handle.deserialize(bytes)?)
+    }
+
+    /// Copies a dense row-major array to a device. `bytes` is free again on
+    /// return.
+    ///
+    /// # Errors
+    /// [`super::Error::Mismatch`] if `bytes` is not as long as the array; the
+    /// plugin's, such as when memory is short.
+    pub fn buffer_from_host(
+        &self,
+        bytes: &[u8],
+        element: ElementType,
+        dims: &[usize],
+        device: &Device,
+    ) -> Result<Buffer> {
+        self.handle
+            .buffer_from_host(bytes, element, dims, &device.handle)
+            .map(Buffer)
+    }
+
+    /// As [`Client::buffer_from_host`] without the copy during the call: the
+    /// plugin reads `bytes` while the transfer runs and lets go of its share
+    /// after, so that `Arc::try_unwrap` succeeds once the bytes can be reused.
+    pub fn buffer_from_host_async(
+        &self,
+        bytes: Arc<Vec<u8>>,
+        element: ElementType,
+        dims: &[usize],
+        device: &Device,
+    ) -> Result<Buffer> {
+        self.handle
+            .buffer_from_host_async(bytes, element, dims, &device.handle)
+            .map(Buffer)
+    }
+}
+
+/// A device of a client.
+pub struct Device {
+    handle: DeviceHandle,
+    id: i32,
+    kind: String,
+    process_index: i32,
+}
+
+impl Device {
+    fn new(handle: DeviceHandle) -> Result<Self> {
+        Ok(Device {
+            id: handle.id()?,
+            kind: handle.kind()?,
+            process_index: handle.process_index()?,
+            handle,
+        })
+    }
+
+    /// Unique among all processes of a job.
+    pub fn id(&self) -> i32 {
+        self.id
+    }
+
+    /// The vendor's name, such as `TPU v5 lite`.
+    pub fn kind(&self) -> &str {
+        &self.kind
+    }
+
+    /// The process that drives it.
+    pub fn process_index(&self) -> i32 {
+        self.process_index
+    }
+
+    /// Memory in use; none where the plugin does not tell.
+    pub fn memory_in_use(&self) -> Result<Option<MemoryInUse>> {
+        supported(self.handle.memory_in_use())
+    }
+}
+
+/// Turns "not implemented" into none.
+pub(super) fn supported<T>(result: Result<T>) -> Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.is_unsupported() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
