@@ -25,8 +25,8 @@ pub enum GraphError {
     Cotangent {
         op: String,
         scope: String,
-        expected: Shape,
-        found: Shape,
+        expected: String,
+        found: String,
     },
 
     #[error("the graph is not valid: {0}")]

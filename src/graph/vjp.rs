@@ -65,8 +65,8 @@ pub fn cotangents(
                 return Err(GraphError::Cotangent {
                     op: node.op.name().into(),
                     scope,
-                    expected: operand.shape,
-                    found: ct.shape,
+                    expected: operand.shape.to_string(),
+                    found: ct.shape.to_string(),
                 });
             }
             accumulate(b, &mut cts[operand.index()], ct)?;

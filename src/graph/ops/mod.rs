@@ -8,27 +8,31 @@ use std::borrow::Cow;
 
 use super::{Builder, Graph, GraphError, Result, Shape, Value};
 
+mod binary;
 mod block;
+mod choose;
 mod constant;
 mod control;
+mod convert;
 mod dot;
-mod elementwise;
+mod dynamic;
 mod reduce;
-mod structure;
+mod reshape;
+mod slice;
+mod unary;
 
+pub use binary::{Binary, BinaryKind};
 pub use block::{Remat, Scan, ScanBlock};
+pub use choose::{Clamp, Compare, Comparison, Select};
 pub use constant::{Constant, Iota, Literal};
 pub use control::{OptimizationBarrier, ShardingConstraint, StopGradient, While};
+pub use convert::{BitcastConvert, Convert};
 pub use dot::DotGeneral;
-pub use elementwise::{
-    Binary, BinaryKind, BitcastConvert, Clamp, Compare, Comparison, Convert, Select, Unary,
-    UnaryKind,
-};
+pub use dynamic::{DynamicSlice, DynamicUpdateSlice};
 pub use reduce::{Reduce, ReduceKind};
-pub use structure::{
-    BroadcastInDim, Concatenate, DynamicSlice, DynamicUpdateSlice, Pad, Reshape, Reverse, Slice,
-    Transpose,
-};
+pub use reshape::{BroadcastInDim, Reshape, Transpose};
+pub use slice::{Concatenate, Pad, Reverse, Slice};
+pub use unary::{Unary, UnaryKind};
 
 /// What an op must say of itself.
 pub trait Operation {

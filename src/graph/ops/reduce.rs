@@ -15,7 +15,7 @@ pub enum ReduceKind {
 }
 
 impl ReduceKind {
-    fn binary(self) -> BinaryKind {
+    pub(super) fn binary(self) -> BinaryKind {
         match self {
             Self::Sum => BinaryKind::Add,
             Self::Max => BinaryKind::Max,
@@ -25,19 +25,13 @@ impl ReduceKind {
         }
     }
 
-    /// The number that leaves every other as it is.
-    fn identity(self, dtype: DType) -> f64 {
-        let (low, high) = match dtype {
-            DType::I8 => (f64::from(i8::MIN), f64::from(i8::MAX)),
-            DType::I32 => (f64::from(i32::MIN), f64::from(i32::MAX)),
-            DType::U8 => (0.0, f64::from(u8::MAX)),
-            DType::U32 => (0.0, f64::from(u32::MAX)),
-            _ => (f64::NEG_INFINITY, f64::INFINITY),
-        };
+    /// The number that leaves every other as it is; as a constant of an
+    /// integer type, an infinity is the type's largest or smallest number.
+    pub(super) fn identity(self) -> f64 {
         match self {
             Self::Sum | Self::Or => 0.0,
-            Self::Max => low,
-            Self::Min => high,
+            Self::Max => f64::NEG_INFINITY,
+            Self::Min => f64::INFINITY,
             Self::And => 1.0,
         }
     }
@@ -130,7 +124,7 @@ impl Builder {
         if axes.is_empty() {
             return Ok(x);
         }
-        let start = self.scalar(x.dtype(), kind.identity(x.dtype()))?;
+        let start = self.scalar(x.dtype(), kind.identity())?;
         self.push1(
             Reduce {
                 kind,
