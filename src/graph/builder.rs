@@ -120,18 +120,13 @@ impl Builder {
         })?;
         let path = self.scope_path();
         let mut graph = self.graph.borrow_mut();
-        // Consecutive ops share their scope; looking at the newest is enough
-        // to keep the list short.
-        if graph.scopes.last() != Some(&path) {
-            graph.scopes.push(path);
-        }
+        let scope = graph.scope_number(&path);
         let node = graph.nodes.len();
         let results: Vec<Value> = results
             .into_iter()
             .enumerate()
             .map(|(k, shape)| graph.new_value(shape, Def::Node(node, k)))
             .collect();
-        let scope = (graph.scopes.len() - 1) as u32;
         let operands = operands.to_vec();
         graph.nodes.push(Node {
             op,
@@ -193,10 +188,12 @@ impl Builder {
         self.len() == 0
     }
 
-    /// Ends construction, after checking the whole graph.
+    /// Ends construction: checks the whole graph and drops what no output
+    /// depends on. Values of the builder do not name values of the result.
     pub fn finish(self) -> Result<Graph> {
-        let graph = self.graph.into_inner();
+        let mut graph = self.graph.into_inner();
         graph.verify()?;
+        graph.prune();
         Ok(graph)
     }
 }

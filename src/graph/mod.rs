@@ -16,6 +16,7 @@ pub mod emit;
 mod error;
 mod ir;
 pub mod ops;
+mod prune;
 mod shape;
 mod sharding;
 mod verify;

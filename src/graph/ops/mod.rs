@@ -14,6 +14,7 @@ mod choose;
 mod constant;
 mod control;
 mod convert;
+mod convolution;
 mod dot;
 mod dynamic;
 mod reduce;
@@ -27,6 +28,7 @@ pub use choose::{Clamp, Compare, Comparison, Select};
 pub use constant::{Constant, Iota, Literal};
 pub use control::{OptimizationBarrier, ShardingConstraint, StopGradient, While};
 pub use convert::{BitcastConvert, Convert};
+pub use convolution::{ConvDims, Convolution};
 pub use dot::DotGeneral;
 pub use dynamic::{DynamicSlice, DynamicUpdateSlice};
 pub use reduce::{Reduce, ReduceKind};
@@ -180,6 +182,7 @@ ops!(
     Concatenate,
     Constant,
     Convert,
+    Convolution,
     DotGeneral,
     DynamicSlice,
     DynamicUpdateSlice,
