@@ -112,12 +112,9 @@ impl Builder {
     pub fn push(&self, op: impl Into<Op>, operands: &[Value]) -> Result<Vec<Value>> {
         let op = op.into();
         let shapes: Vec<Shape> = operands.iter().map(|v| v.shape).collect();
-        let results = op.infer(&shapes).map_err(|reason| GraphError::Shape {
-            op: op.name().into(),
-            scope: self.scope_path(),
-            operands: list(&shapes),
-            reason,
-        })?;
+        let results = op
+            .infer(&shapes)
+            .map_err(|reason| self.refusal(op.name(), operands, reason))?;
         let path = self.scope_path();
         let mut graph = self.graph.borrow_mut();
         let scope = graph.scope_number(&path);
@@ -137,6 +134,23 @@ impl Builder {
         Ok(results)
     }
 
+    /// The error of an op, or of a method that makes one, whose operands do
+    /// not fit.
+    pub(super) fn refusal(
+        &self,
+        op: &str,
+        operands: &[Value],
+        reason: impl Into<String>,
+    ) -> GraphError {
+        let shapes: Vec<Shape> = operands.iter().map(|v| v.shape).collect();
+        GraphError::Shape {
+            op: op.into(),
+            scope: self.scope_path(),
+            operands: list(&shapes),
+            reason: reason.into(),
+        }
+    }
+
     /// Adds an op of one result.
     pub fn push1(&self, op: impl Into<Op>, operands: &[Value]) -> Result<Value> {
         Ok(self.push(op, operands)?[0])
@@ -147,12 +161,8 @@ impl Builder {
         let expected = body.input_shapes();
         let found: Vec<Shape> = args.iter().map(|a| a.shape).collect();
         if expected != found {
-            return Err(GraphError::Shape {
-                op: "inline".into(),
-                scope: self.scope_path(),
-                operands: list(&found),
-                reason: format!("the function takes ({})", list(&expected)),
-            });
+            let reason = format!("the function takes ({})", list(&expected));
+            return Err(self.refusal("inline", args, reason));
         }
         let mut map: Vec<Option<Value>> = vec![None; body.defs.len()];
         for (input, arg) in body.inputs.iter().zip(args) {

@@ -16,6 +16,9 @@ pub enum Comparison {
 #[derive(Clone, Debug)]
 pub struct Compare {
     pub direction: Comparison,
+    /// Floats in IEEE 754's total order, in which NaNs lie at the ends and
+    /// every order is decided; else NaN compares to nothing.
+    pub total: bool,
 }
 
 impl Operation for Compare {
@@ -45,6 +48,7 @@ impl Operation for Compare {
             Comparison::Ge => "GE",
         };
         let kind = match operands[0].dtype {
+            d if d.is_float() && self.total => "TOTALORDER",
             d if d.is_float() => "FLOAT",
             DType::Pred => "UNSIGNED",
             d if d.is_unsigned() => "UNSIGNED",
@@ -154,7 +158,13 @@ impl Operation for Clamp {
 impl Builder {
     pub fn compare(&self, direction: Comparison, x: Value, y: Value) -> Result<Value> {
         let [x, y] = self.broadcast_together(x, y)?;
-        self.push1(Compare { direction }, &[x, y])
+        self.push1(
+            Compare {
+                direction,
+                total: false,
+            },
+            &[x, y],
+        )
     }
 
     /// `x` where `p`, else `y`; all three broadcast together.

@@ -134,7 +134,10 @@ impl Builder {
     /// Row `index` of `x` along its first axis, which is dropped.
     pub fn row(&self, x: Value, index: Value) -> Result<Value> {
         let mut sizes = x.dims().to_vec();
-        sizes[0] = 1;
+        let Some(first) = sizes.first_mut() else {
+            return Err(self.refusal("row", &[x, index], "a scalar has no rows"));
+        };
+        *first = 1;
         let row = self.dynamic_slice(x, &self.leading_start(index, x.rank())?, &sizes)?;
         self.reshape(row, &x.dims()[1..])
     }
