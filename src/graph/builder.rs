@@ -112,26 +112,18 @@ impl Builder {
     pub fn push(&self, op: impl Into<Op>, operands: &[Value]) -> Result<Vec<Value>> {
         let op = op.into();
         let shapes: Vec<Shape> = operands.iter().map(|v| v.shape).collect();
-        let results = op.infer(&shapes).map_err(|reason| GraphError::Shape {
-            op: op.name().into(),
-            scope: self.scope_path(),
-            operands: list(&shapes),
-            reason,
-        })?;
+        let results = op
+            .infer(&shapes)
+            .map_err(|reason| self.refusal(op.name(), operands, reason))?;
         let path = self.scope_path();
         let mut graph = self.graph.borrow_mut();
-        // Consecutive ops share their scope; looking at the newest is enough
-        // to keep the list short.
-        if graph.scopes.last() != Some(&path) {
-            graph.scopes.push(path);
-        }
+        let scope = graph.scope_number(&path);
         let node = graph.nodes.len();
         let results: Vec<Value> = results
             .into_iter()
             .enumerate()
             .map(|(k, shape)| graph.new_value(shape, Def::Node(node, k)))
             .collect();
-        let scope = (graph.scopes.len() - 1) as u32;
         let operands = operands.to_vec();
         graph.nodes.push(Node {
             op,
@@ -140,6 +132,23 @@ impl Builder {
             scope,
         });
         Ok(results)
+    }
+
+    /// The error of an op, or of a method that makes one, whose operands do
+    /// not fit.
+    pub(super) fn refusal(
+        &self,
+        op: &str,
+        operands: &[Value],
+        reason: impl Into<String>,
+    ) -> GraphError {
+        let shapes: Vec<Shape> = operands.iter().map(|v| v.shape).collect();
+        GraphError::Shape {
+            op: op.into(),
+            scope: self.scope_path(),
+            operands: list(&shapes),
+            reason: reason.into(),
+        }
     }
 
     /// Adds an op of one result.
@@ -152,12 +161,8 @@ impl Builder {
         let expected = body.input_shapes();
         let found: Vec<Shape> = args.iter().map(|a| a.shape).collect();
         if expected != found {
-            return Err(GraphError::Shape {
-                op: "inline".into(),
-                scope: self.scope_path(),
-                operands: list(&found),
-                reason: format!("the function takes ({})", list(&expected)),
-            });
+            let reason = format!("the function takes ({})", list(&expected));
+            return Err(self.refusal("inline", args, reason));
         }
         let mut map: Vec<Option<Value>> = vec![None; body.defs.len()];
         for (input, arg) in body.inputs.iter().zip(args) {
@@ -193,10 +198,12 @@ impl Builder {
         self.len() == 0
     }
 
-    /// Ends construction, after checking the whole graph.
+    /// Ends construction: checks the whole graph and drops what no output
+    /// depends on. Values of the builder do not name values of the result.
     pub fn finish(self) -> Result<Graph> {
-        let graph = self.graph.into_inner();
+        let mut graph = self.graph.into_inner();
         graph.verify()?;
+        graph.prune();
         Ok(graph)
     }
 }

@@ -3,6 +3,7 @@
 //! Every op carries its scope path as `loc(...)`, which XLA keeps as
 //! `op_name` in HLO dumps and profiles.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
@@ -88,6 +89,15 @@ impl Locations {
             let _ = writeln!(text, "#loc{id} = loc({})", quoted(name));
         }
     }
+}
+
+/// What [`Emission::Op`] says, as one op is written.
+struct Written<'a> {
+    name: &'a str,
+    attributes: &'a [(&'static str, String)],
+    regions: &'a [Cow<'a, Graph>],
+    /// The number of operands that the op takes itself.
+    own: usize,
 }
 
 struct Emitter {
@@ -186,26 +196,20 @@ impl Emitter {
                 name,
                 attributes,
                 regions,
+                captured,
             } => {
-                self.op(node, names, depth, scope, &name, &attributes, &regions);
+                let written = Written {
+                    name: &name,
+                    attributes: &attributes,
+                    regions: &regions,
+                    own: node.operands.len() - captured,
+                };
+                self.op(node, names, depth, scope, &written);
             }
         }
     }
 
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "one line of text has that many parts"
-    )]
-    fn op(
-        &mut self,
-        node: &Node,
-        names: &mut Names,
-        depth: usize,
-        scope: &str,
-        name: &str,
-        attributes: &[(&'static str, String)],
-        regions: &[std::borrow::Cow<'_, Graph>],
-    ) {
+    fn op(&mut self, node: &Node, names: &mut Names, depth: usize, scope: &str, op: &Written<'_>) {
         let indent = "  ".repeat(depth);
         self.text.push_str(&indent);
         // Several results are `%4:2`, used as `%4#0` and `%4#1`; to keep one
@@ -215,24 +219,25 @@ impl Emitter {
             names[result.index()] = self.fresh();
         }
         let results: Vec<String> = (first..self.next).map(|n| format!("%{n}")).collect();
-        let operands: Vec<String> = node
-            .operands
-            .iter()
-            .map(|v| format!("%{}", names[v.index()]))
-            .collect();
         if !results.is_empty() {
             let _ = write!(self.text, "{} = ", results.join(", "));
         }
-        let _ = write!(self.text, "\"{name}\"({})", operands.join(", "));
-        for (i, region) in regions.iter().enumerate() {
+        let (own, captured) = node.operands.split_at(op.own);
+        let _ = write!(self.text, "\"{}\"({})", op.name, used(own, names));
+        for (i, region) in op.regions.iter().enumerate() {
             self.text.push_str(if i == 0 { " ({\n" } else { ", {\n" });
-            self.region(region, depth + 1, scope);
+            if captured.is_empty() {
+                self.region(region, depth + 1, scope);
+            } else {
+                self.capturing(region, captured, names, depth + 1, scope);
+            }
             let _ = write!(self.text, "{indent}}}");
         }
-        if !regions.is_empty() {
+        if !op.regions.is_empty() {
             self.text.push(')');
         }
-        let attributes: Vec<String> = attributes
+        let attributes: Vec<String> = op
+            .attributes
             .iter()
             .map(|(key, value)| {
                 if value.is_empty() {
@@ -243,13 +248,6 @@ impl Emitter {
             })
             .collect();
         self.attributes(&attributes);
-        let types = |values: &[Value]| {
-            values
-                .iter()
-                .map(|v| v.shape.mlir())
-                .collect::<Vec<_>>()
-                .join(", ")
-        };
         let out = types(&node.results);
         let out = if node.results.len() == 1 {
             out
@@ -261,11 +259,7 @@ impl Emitter {
             scope => format!("{scope}/{}", node.op.name()),
         };
         let loc = self.locs.id(&location);
-        let _ = writeln!(
-            self.text,
-            " : ({}) -> {out} loc(#loc{loc})",
-            types(&node.operands)
-        );
+        let _ = writeln!(self.text, " : ({}) -> {out} loc(#loc{loc})", types(own));
     }
 
     fn region(&mut self, graph: &Graph, depth: usize, scope: &str) {
@@ -290,20 +284,47 @@ impl Emitter {
         self.terminator("stablehlo.return", &graph.output_values(), &names, depth);
     }
 
+    /// A region without arguments, whose inputs are values from around it.
+    fn capturing(
+        &mut self,
+        graph: &Graph,
+        captured: &[Value],
+        outer: &Names,
+        depth: usize,
+        scope: &str,
+    ) {
+        let mut names: Names = vec![usize::MAX; graph.defs.len()];
+        for (input, value) in graph.inputs.iter().zip(captured) {
+            names[input.value.index()] = outer[value.index()];
+        }
+        self.nodes(graph, &mut names, depth, scope);
+        self.terminator("stablehlo.return", &graph.output_values(), &names, depth);
+    }
+
     fn terminator(&mut self, name: &str, values: &[Value], names: &Names, depth: usize) {
-        let operands: Vec<String> = values
-            .iter()
-            .map(|v| format!("%{}", names[v.index()]))
-            .collect();
-        let types: Vec<String> = values.iter().map(|v| v.shape.mlir()).collect();
         let _ = writeln!(
             self.text,
             "{}\"{name}\"({}) : ({}) -> ()",
             "  ".repeat(depth),
-            operands.join(", "),
-            types.join(", ")
+            used(values, names),
+            types(values)
         );
     }
+}
+
+/// Operands as an op lists them: `%1, %2`.
+fn used(values: &[Value], names: &Names) -> String {
+    let names: Vec<String> = values
+        .iter()
+        .map(|v| format!("%{}", names[v.index()]))
+        .collect();
+    names.join(", ")
+}
+
+/// Types as an op's signature lists them.
+fn types(values: &[Value]) -> String {
+    let types: Vec<String> = values.iter().map(|v| v.shape.mlir()).collect();
+    types.join(", ")
 }
 
 impl Op {

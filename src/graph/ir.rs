@@ -112,6 +112,15 @@ impl Graph {
         self.outputs.iter().map(|o| o.value).collect()
     }
 
+    /// The number of a scope path. Consecutive ops share their scope: looking
+    /// at the newest is enough to keep the list short.
+    pub(crate) fn scope_number(&mut self, path: &str) -> u32 {
+        if self.scopes.last().is_none_or(|last| last != path) {
+            self.scopes.push(path.into());
+        }
+        (self.scopes.len() - 1) as u32
+    }
+
     pub(crate) fn new_value(&mut self, shape: Shape, def: Def) -> Value {
         let id = u32::try_from(self.defs.len()).expect("an arena of under 2^32 values");
         self.defs.push(def);

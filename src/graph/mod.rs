@@ -16,6 +16,8 @@ pub mod emit;
 mod error;
 mod ir;
 pub mod ops;
+pub mod philox;
+mod prune;
 mod shape;
 mod sharding;
 mod verify;

@@ -14,7 +14,7 @@ use crate::graph::vjp::cotangents;
 use crate::graph::{Builder, DType, Graph, Result, Shape, Value, cost};
 
 /// Checks operands against the inputs of a function.
-fn check_call(body: &Graph, operands: &[Shape]) -> std::result::Result<(), String> {
+pub(super) fn check_call(body: &Graph, operands: &[Shape]) -> std::result::Result<(), String> {
     let expected = body.input_shapes();
     if expected == operands {
         Ok(())
@@ -26,7 +26,7 @@ fn check_call(body: &Graph, operands: &[Shape]) -> std::result::Result<(), Strin
 /// The derivative of a function as a function: takes its inputs and the
 /// cotangents of its outputs, gives the cotangents of the inputs that are
 /// asked for (zeros where there is no dependence).
-fn backward(body: &Graph, needs: &[bool]) -> Result<Graph> {
+pub(super) fn backward(body: &Graph, needs: &[bool]) -> Result<Graph> {
     let shapes = [body.input_shapes(), body.output_shapes()].concat();
     function(&shapes, |b, args| {
         let (inputs, cts) = args.split_at(body.inputs.len());
@@ -47,7 +47,7 @@ fn backward(body: &Graph, needs: &[bool]) -> Result<Graph> {
 }
 
 /// Spreads the cotangents of the needed operands over all operands.
-fn by_need(needs: &[bool], found: Vec<Value>) -> Vec<Option<Value>> {
+pub(super) fn by_need(needs: &[bool], found: Vec<Value>) -> Vec<Option<Value>> {
     let mut found = found.into_iter();
     needs
         .iter()

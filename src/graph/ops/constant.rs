@@ -80,7 +80,13 @@ fn nested(shape: Shape, values: &[f64]) -> String {
 fn number(dtype: DType, value: f64) -> String {
     match dtype {
         DType::Pred => (value != 0.0).to_string(),
-        d if d.is_int() => format!("{value:.0}"),
+        // Casts saturate: an infinity is the type's largest or smallest.
+        DType::I8 => (value as i8).to_string(),
+        DType::I32 => (value as i32).to_string(),
+        DType::I64 => (value as i64).to_string(),
+        DType::U8 => (value as u8).to_string(),
+        DType::U32 => (value as u32).to_string(),
+        DType::U64 => (value as u64).to_string(),
         DType::F64 if !value.is_finite() => format!("0x{:016X}", value.to_bits()),
         DType::F32 if !value.is_finite() => format!("0x{:08X}", (value as f32).to_bits()),
         DType::BF16 if !value.is_finite() => format!("0x{:04X}", (value as f32).to_bits() >> 16),
@@ -199,6 +205,8 @@ mod tests {
         check(DType::F32, f64::NEG_INFINITY, "0xFF800000");
         check(DType::BF16, f64::INFINITY, "0x7F80");
         check(DType::I32, -3.0, "-3");
+        check(DType::I64, f64::INFINITY, "9223372036854775807");
+        check(DType::U8, f64::NEG_INFINITY, "0");
         check(DType::Pred, 1.0, "true");
     }
 }

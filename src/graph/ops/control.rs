@@ -48,6 +48,9 @@ impl Operation for OptimizationBarrier {
     }
 
     fn infer(&self, operands: &[Shape]) -> std::result::Result<Vec<Shape>, String> {
+        if operands.is_empty() {
+            return Err("nothing to hold back".into());
+        }
         Ok(operands.to_vec())
     }
 
@@ -167,6 +170,7 @@ impl Operation for While {
             name: "stablehlo.while".into(),
             attributes: Vec::new(),
             regions: vec![Cow::Borrowed(&self.cond), Cow::Borrowed(&self.body)],
+            captured: 0,
         }
     }
 

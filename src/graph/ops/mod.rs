@@ -8,27 +8,45 @@ use std::borrow::Cow;
 
 use super::{Builder, Graph, GraphError, Result, Shape, Value};
 
+mod binary;
 mod block;
+mod branch;
+mod choose;
 mod constant;
 mod control;
+mod convert;
+mod convolution;
+mod custom_call;
 mod dot;
-mod elementwise;
+mod dynamic;
+mod gather;
+mod index;
 mod reduce;
-mod structure;
+mod reshape;
+mod slice;
+mod sort;
+mod unary;
+mod window;
 
+pub use binary::{Binary, BinaryKind};
 pub use block::{Remat, Scan, ScanBlock};
+pub use branch::Case;
+pub use choose::{Clamp, Compare, Comparison, Select};
 pub use constant::{Constant, Iota, Literal};
 pub use control::{OptimizationBarrier, ShardingConstraint, StopGradient, While};
+pub use convert::{BitcastConvert, Convert};
+pub use convolution::{ConvDims, Convolution};
+pub use custom_call::CustomCall;
 pub use dot::DotGeneral;
-pub use elementwise::{
-    Binary, BinaryKind, BitcastConvert, Clamp, Compare, Comparison, Convert, Select, Unary,
-    UnaryKind,
-};
-pub use reduce::{Reduce, ReduceKind};
-pub use structure::{
-    BroadcastInDim, Concatenate, DynamicSlice, DynamicUpdateSlice, Pad, Reshape, Reverse, Slice,
-    Transpose,
-};
+pub use dynamic::{DynamicSlice, DynamicUpdateSlice};
+pub use gather::{Gather, Scatter, ScatterKind};
+pub use index::IndexDims;
+pub use reduce::{GeneralReduce, Reduce, ReduceKind};
+pub use reshape::{BroadcastInDim, Reshape, Transpose};
+pub use slice::{Concatenate, Pad, Reverse, Slice};
+pub use sort::{Sort, TopK};
+pub use unary::{Unary, UnaryKind};
+pub use window::{ReduceWindow, SelectAndScatter};
 
 /// What an op must say of itself.
 pub trait Operation {
@@ -66,6 +84,9 @@ pub enum Emission<'a> {
         name: Cow<'static, str>,
         attributes: Vec<(&'static str, String)>,
         regions: Vec<Cow<'a, Graph>>,
+        /// So many of the last operands are not the op's own: its regions
+        /// take no arguments and use them as their inputs.
+        captured: usize,
     },
     /// The results are the operands themselves.
     Same,
@@ -79,6 +100,7 @@ impl Emission<'_> {
             name: name.into(),
             attributes,
             regions: Vec::new(),
+            captured: 0,
         }
     }
 }
@@ -137,6 +159,16 @@ macro_rules! ops {
         #[derive(Clone, Debug)]
         pub enum Op { $($name($name)),* }
 
+        impl Op {
+            /// The names of all variants, in the order of the list.
+            pub const VARIANTS: &[&str] = &[$(stringify!($name)),*];
+
+            /// The name of this one.
+            pub fn variant(&self) -> &'static str {
+                match self { $(Self::$name(_) => stringify!($name)),* }
+            }
+        }
+
         $(impl From<$name> for Op {
             fn from(op: $name) -> Self { Self::$name(op) }
         })*
@@ -171,27 +203,37 @@ ops!(
     Binary,
     BitcastConvert,
     BroadcastInDim,
+    Case,
     Clamp,
     Compare,
     Concatenate,
     Constant,
     Convert,
+    Convolution,
+    CustomCall,
     DotGeneral,
     DynamicSlice,
     DynamicUpdateSlice,
+    Gather,
+    GeneralReduce,
     Iota,
     OptimizationBarrier,
     Pad,
     Reduce,
+    ReduceWindow,
     Remat,
     Reshape,
     Reverse,
     Scan,
     ScanBlock,
+    Scatter,
     Select,
+    SelectAndScatter,
     ShardingConstraint,
     Slice,
+    Sort,
     StopGradient,
+    TopK,
     Transpose,
     Unary,
     While,

@@ -2,8 +2,11 @@
 
 use std::borrow::Cow;
 
+use super::block::check_call;
 use super::{Binary, BinaryKind, Comparison, Emission, Operation, Vjp, arity, check_axes, i64s};
-use crate::graph::{Builder, DType, Graph, Result, Shape, Value};
+use crate::graph::builder::function;
+use crate::graph::error::list;
+use crate::graph::{Builder, DType, Graph, Result, Shape, Value, cost};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReduceKind {
@@ -15,7 +18,9 @@ pub enum ReduceKind {
 }
 
 impl ReduceKind {
-    fn binary(self) -> BinaryKind {
+    pub const ALL: [Self; 5] = [Self::Sum, Self::Max, Self::Min, Self::And, Self::Or];
+
+    pub(super) fn binary(self) -> BinaryKind {
         match self {
             Self::Sum => BinaryKind::Add,
             Self::Max => BinaryKind::Max,
@@ -25,25 +30,31 @@ impl ReduceKind {
         }
     }
 
-    /// The number that leaves every other as it is.
-    fn identity(self, dtype: DType) -> f64 {
-        let (low, high) = match dtype {
-            DType::I8 => (f64::from(i8::MIN), f64::from(i8::MAX)),
-            DType::I32 => (f64::from(i32::MIN), f64::from(i32::MAX)),
-            DType::U8 => (0.0, f64::from(u8::MAX)),
-            DType::U32 => (0.0, f64::from(u32::MAX)),
-            _ => (f64::NEG_INFINITY, f64::INFINITY),
-        };
+    /// Predicates have their own reductions, and only those.
+    pub(super) fn check(self, dtype: DType) -> std::result::Result<(), String> {
+        let logical = matches!(self, Self::And | Self::Or);
+        if logical != (dtype == DType::Pred) {
+            return Err(format!(
+                "{self:?} is not defined for elements of type {dtype}"
+            ));
+        }
+        Ok(())
+    }
+
+    /// The number that leaves every other as it is; as a constant of an
+    /// integer type, an infinity is the type's largest or smallest number.
+    pub(super) fn identity(self) -> f64 {
         match self {
             Self::Sum | Self::Or => 0.0,
-            Self::Max => low,
-            Self::Min => high,
+            Self::Max => f64::NEG_INFINITY,
+            Self::Min => f64::INFINITY,
             Self::And => 1.0,
         }
     }
 }
 
-/// Folds `axes` away. Operands: the tensor and the starting scalar.
+/// Folds `axes` away by one binary op. Operands: the tensor and the starting
+/// scalar.
 #[derive(Clone, Debug)]
 pub struct Reduce {
     pub kind: ReduceKind,
@@ -53,7 +64,7 @@ pub struct Reduce {
 /// A function of two scalars that applies one binary op.
 pub(super) fn binary_body(kind: BinaryKind, dtype: DType) -> Graph {
     let scalar = Shape::scalar(dtype);
-    crate::graph::builder::function(&[scalar, scalar], |b, args| b.push(Binary { kind }, args))
+    function(&[scalar, scalar], |b, args| b.push(Binary { kind }, args))
         .expect("the op takes the type it reduces")
 }
 
@@ -72,13 +83,7 @@ impl Operation for Reduce {
         if start != Shape::scalar(x.dtype) {
             return Err("the starting value must be a scalar of the same type".into());
         }
-        let logical = matches!(self.kind, ReduceKind::And | ReduceKind::Or);
-        if logical != (x.dtype == DType::Pred) {
-            return Err(format!(
-                "{:?} is not defined for elements of type {}",
-                self.kind, x.dtype
-            ));
-        }
+        self.kind.check(x.dtype)?;
         check_axes(&self.axes, x.rank(), "axis")?;
         let dims: Vec<usize> = kept(x.rank(), &self.axes)
             .iter()
@@ -116,11 +121,78 @@ impl Operation for Reduce {
                 self.kind.binary(),
                 operands[0].dtype,
             ))],
+            captured: 0,
         }
     }
 
     fn flops(&self, operands: &[Shape], _: &[Shape]) -> u64 {
         operands[0].len() as u64
+    }
+}
+
+/// Folds `axes` of several tensors away together by any function, which must
+/// be associative and commutative.
+///
+/// Operands: tensors of the same dimensions, then a starting scalar for each.
+/// The body takes a scalar of each for what is folded so far and one of each
+/// for what comes next.
+#[derive(Clone, Debug)]
+pub struct GeneralReduce {
+    pub body: Graph,
+    pub axes: Vec<usize>,
+}
+
+impl Operation for GeneralReduce {
+    fn name(&self) -> &'static str {
+        "general_reduce"
+    }
+
+    fn infer(&self, operands: &[Shape]) -> std::result::Result<Vec<Shape>, String> {
+        let (tensors, starts) = operands.split_at(operands.len() / 2);
+        let first = tensors.first().ok_or("nothing to reduce")?;
+        let scalars: Vec<Shape> = tensors.iter().map(|x| x.with_dims(&[])).collect();
+        if starts != scalars || tensors.iter().any(|x| x.dims() != first.dims()) {
+            return Err(
+                "expected tensors of the same dimensions, then a scalar of each one's type".into(),
+            );
+        }
+        check_call(&self.body, &[&scalars[..], &scalars].concat())?;
+        if self.body.output_shapes() != scalars {
+            return Err(format!(
+                "the function gives ({})",
+                list(&self.body.output_shapes())
+            ));
+        }
+        check_axes(&self.axes, first.rank(), "axis")?;
+        let dims: Vec<usize> = kept(first.rank(), &self.axes)
+            .iter()
+            .map(|i| first.dims()[*i])
+            .collect();
+        Ok(tensors.iter().map(|x| x.with_dims(&dims)).collect())
+    }
+
+    fn vjp(&self, rule: &Vjp<'_>) -> Result<Vec<Option<Value>>> {
+        Err(rule.refuse(
+            self.name(),
+            "the function is not known to be one with a derivative; use sum, max or min",
+        ))
+    }
+
+    fn emit(&self, _: &[Shape], _: &[Shape]) -> Emission<'_> {
+        Emission::Op {
+            name: "stablehlo.reduce".into(),
+            attributes: vec![("dimensions", i64s(&self.axes))],
+            regions: vec![Cow::Borrowed(&self.body)],
+            captured: 0,
+        }
+    }
+
+    fn flops(&self, operands: &[Shape], _: &[Shape]) -> u64 {
+        operands[0].len() as u64 * cost::flops(&self.body)
+    }
+
+    fn regions(&self) -> Vec<&Graph> {
+        vec![&self.body]
     }
 }
 
@@ -130,7 +202,7 @@ impl Builder {
         if axes.is_empty() {
             return Ok(x);
         }
-        let start = self.scalar(x.dtype(), kind.identity(x.dtype()))?;
+        let start = self.scalar(x.dtype(), kind.identity())?;
         self.push1(
             Reduce {
                 kind,
@@ -164,6 +236,30 @@ impl Builder {
     /// The sum over all axes.
     pub fn sum_all(&self, x: Value) -> Result<Value> {
         self.sum(x, &(0..x.rank()).collect::<Vec<_>>())
+    }
+
+    /// The place (i32) of the largest element along `axis`: the first of
+    /// equal ones.
+    pub fn argmax(&self, x: Value, axis: usize) -> Result<Value> {
+        let places = self.iota(x.shape.with_dtype(DType::I32), axis)?;
+        let scalars = [x, places].map(|v| v.shape.with_dims(&[]));
+        let body = function(&[scalars, scalars].concat(), |b, args| {
+            let [x, i, y, j] = [args[0], args[1], args[2], args[3]];
+            let earlier = b.and(
+                b.compare(Comparison::Eq, x, y)?,
+                b.compare(Comparison::Lt, i, j)?,
+            )?;
+            let first = b.or(b.compare(Comparison::Gt, x, y)?, earlier)?;
+            Ok(vec![b.select(first, x, y)?, b.select(first, i, j)?])
+        })?;
+        let lowest = self.scalar(x.dtype(), ReduceKind::Max.identity())?;
+        // As a start it must lose against every place.
+        let nowhere = self.scalar(DType::I32, f64::INFINITY)?;
+        let op = GeneralReduce {
+            body,
+            axes: vec![axis],
+        };
+        Ok(self.push(op, &[x, places, lowest, nowhere])?[1])
     }
 
     /// `reduced`, which has lost `axes`, spread back over the shape of `like`.
