@@ -1,1 +1,3 @@
 //! One thin file per subcommand.
+
+pub mod data;

@@ -32,3 +32,4 @@ pub use eval::{EvalBatch, EvalBatches, eval_batches};
 pub use loader::{Batch, Loader, LoaderConfig};
 pub use pool::Pool;
 pub use sampler::Sampler;
+pub use sources::synthetic::Spec as SyntheticSpec;

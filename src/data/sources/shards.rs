@@ -116,12 +116,17 @@ fn index(path: &Path) -> Result<Index> {
     for entry in archive.entries_with_seek().with_context(opening)? {
         let mut entry = match entry {
             Ok(entry) => entry,
-            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
-                return Err(cut_short(&last));
+            Err(error) if end == 0 => {
+                return Err(bad_input!(
+                    "{} is no tar file ({error}); expected a folder of pictures, a .tar file \
+                     or a CIFAR .bin file",
+                    path.display()
+                ));
             }
+            Err(_) if end + BLOCK > total => return Err(cut_short(&last)),
             Err(error) => {
                 return Err(bad_input!(
-                    "{} is no tar file, or a broken one, after {last}: {error}",
+                    "{} is broken after {last}: {error}; copy or download it again",
                     path.display()
                 ));
             }

@@ -111,8 +111,14 @@ impl Spec {
         Ok(())
     }
 
-    fn class_of(&self, index: u32) -> u32 {
+    /// The class of a picture.
+    pub fn class_of(&self, index: u32) -> u32 {
         index % self.classes
+    }
+
+    /// The name of a class.
+    pub fn class_name(class: u32) -> String {
+        format!("class_{class:02}")
     }
 
     /// Draws the picture of an index; its class is the index modulo the
@@ -256,7 +262,7 @@ pub fn open(spec: Spec, part: Part) -> Opened {
         Part::All | Part::Train => (0, spec.images),
         Part::Test => (TEST_START, spec.images.div_ceil(4)),
     };
-    let classes = (0..spec.classes).map(|k| format!("class_{k:02}")).collect();
+    let classes = (0..spec.classes).map(Spec::class_name).collect();
     let source = Box::new(Synthetic { spec, start, count });
     Opened { source, classes }
 }
@@ -278,7 +284,8 @@ impl Source for Synthetic {
 
     fn name(&self, index: usize) -> String {
         let index = self.start + index as u32;
-        format!("class_{:02}/{index:010}", self.spec.class_of(index))
+        let class = Spec::class_name(self.spec.class_of(index));
+        format!("{class}/{index:010}")
     }
 
     fn label(&self, index: usize) -> Option<u32> {

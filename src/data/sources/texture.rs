@@ -19,7 +19,7 @@ pub enum Kind {
     Zigzag,
     /// Rings on a square lattice.
     Rings,
-    /// Smooth blotches, of several periods' size.
+    /// Smooth blotches.
     Blotches,
     /// Small cells of random colour.
     Speckle,
@@ -83,8 +83,8 @@ impl Texture {
             }
             // Radii whose squares differ by 1/(2 pi).
             Kind::Rings => (0.23 - 0.5 / PI..0.23).contains(&squared),
-            Kind::Blotches => self.smooth(0.6 * u, 0.6 * v) > 0.0,
-            Kind::Speckle => self.cell((2.5 * u).floor(), (2.5 * v).floor()) > 0.0,
+            Kind::Blotches => self.smooth(1.1 * u, 1.1 * v) > 0.0,
+            Kind::Speckle => self.cell((3.0 * u).floor(), (3.0 * v).floor()) > 0.0,
         }
     }
 
