@@ -76,7 +76,7 @@ pub fn main() -> ExitCode {
         Command::Knn(args) => knn::run(args),
         Command::Configs(args) => configs::run(args),
         Command::Plugins(args) => plugins::run(args),
-        Command::Data(args) => data::run(args),
+        Command::Data(args) => data::run(&args),
     };
     match result {
         Ok(()) => code(0),
