@@ -19,13 +19,18 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import torch
 from safetensors.numpy import save_file
 
+import augment
 import layers
+import optim
 import training
 
 MAKERS = {
     "layers": layers.build,
     "vit": training.build_vit,
     "moco_step": training.build_moco_step,
+    "adamw": optim.build_adamw,
+    "schedules": optim.build_schedules,
+    "augment": augment.build,
 }
 
 
@@ -45,7 +50,7 @@ def main() -> None:
         made = MAKERS[name]()
         if name == "schedules":
             path = args.out / "schedules.json"
-            path.write_text(json.dumps(made, indent=1) + "\n")
+            path.write_text(json.dumps(made) + "\n")
         else:
             path = args.out / f"{name}.safetensors"
             save_file(made, path)
