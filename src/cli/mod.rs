@@ -52,7 +52,11 @@ enum Command {
     Inspect(inspect::Args),
     Knn(knn::Args),
     Configs(configs::Args),
+    /// Lists, installs and checks PJRT plugins.
+    #[command(after_long_help = "Example:\n  xla-moco plugins install cpu")]
     Plugins(plugins::PluginsArgs),
+    /// Makes and checks folders of pictures.
+    #[command(after_long_help = "Example:\n  xla-moco data check pictures")]
     Data(data::DataArgs),
 }
 
