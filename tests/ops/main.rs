@@ -1,0 +1,13 @@
+//! The graph on real plugins: one table that drives every op, the lowerings
+//! of blocks, and the text that graphs become.
+
+mod array;
+mod bytes;
+mod module;
+mod plugin;
+mod row;
+mod rows;
+mod run;
+#[path = "../support/mod.rs"]
+mod support;
+mod table;
