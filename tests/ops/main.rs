@@ -2,8 +2,10 @@
 //! of blocks, and the text that graphs become.
 
 mod array;
+mod blocks;
 mod bytes;
 mod module;
+mod philox;
 mod plugin;
 mod row;
 mod rows;
