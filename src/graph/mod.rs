@@ -6,7 +6,8 @@
 //! Reading order: [`Shape`], [`Graph`] (the arena), [`Builder`] (how ops are
 //! added), `ops` (one entry per op: attributes, shape rule, derivative,
 //! emission), [`vjp`] (reverse mode), [`block`] (the transformer trunk's
-//! lowerings), [`emit`] (StableHLO text), [`cost`] (FLOPs and bytes).
+//! lowerings), [`emit`] (StableHLO text), [`cost`] (FLOPs and bytes),
+//! [`graphviz`] (a picture).
 
 pub mod block;
 pub(crate) mod builder;
@@ -14,6 +15,7 @@ pub mod cost;
 mod dtype;
 pub mod emit;
 mod error;
+pub mod graphviz;
 mod ir;
 pub mod ops;
 pub mod philox;

@@ -44,7 +44,7 @@ pub fn cotangents(
             }
             (node.clone(), graph.scope(node).to_string())
         };
-        let _scope = b.scope(scope.as_str());
+        let _scope = (!scope.is_empty()).then(|| b.scope(scope.as_str()));
         let needs: Vec<bool> = node.operands.iter().map(|v| needed[v.index()]).collect();
         let incoming: Vec<Option<Value>> = node.results.iter().map(|r| cts[r.index()]).collect();
         let rule = Vjp {

@@ -13,3 +13,4 @@ mod run;
 #[path = "../support/mod.rs"]
 mod support;
 mod table;
+mod text;

@@ -8,9 +8,11 @@ use crate::array::Array;
 use crate::run::Program;
 use crate::support::on_each_cpu_plugin;
 
+type Case = ([u32; 4], [u32; 2]);
+
 /// Counters and keys: all zeros and all ones, as in Random123's vectors, and
 /// others with every word different.
-fn cases() -> Vec<([u32; 4], [u32; 2])> {
+fn cases() -> Vec<Case> {
     let mut cases = vec![([0; 4], [0; 2]), ([u32::MAX; 4], [u32::MAX; 2])];
     for i in 0..30 {
         let mut word = rng::Stream::new(5, rng::Purpose::Test, (i, 0));
@@ -22,7 +24,7 @@ fn cases() -> Vec<([u32; 4], [u32; 2])> {
 #[test]
 fn device_and_host_draw_the_same_bits() {
     let cases = cases();
-    let column = |word: &dyn Fn(&([u32; 4], [u32; 2])) -> u32| {
+    let column = |word: &dyn Fn(&Case) -> u32| {
         Array::new(
             &[cases.len()],
             cases.iter().map(|c| f64::from(word(c))).collect(),

@@ -6,7 +6,7 @@ use xla_moco::graph::ops::Op;
 use xla_moco::graph::vjp::cotangents;
 use xla_moco::graph::{Builder, DType, Node, Shape, Value};
 
-use crate::row::Gradient;
+use crate::row::{Gradient, f32s};
 use crate::rows;
 
 const SCOPE: &str = "base_encoder/blocks.3/attn";
@@ -111,4 +111,19 @@ fn ops_without_derivative_say_so_and_where() {
             );
         }
     }
+}
+
+#[test]
+fn errors_name_the_op_the_shapes_and_the_scope_path() {
+    let b = Builder::new();
+    let (x, w) = (b.input("x", f32s(&[8, 16])), b.input("w", f32s(&[12, 4])));
+    let _model = b.scope("base_encoder");
+    let _block = b.scope("blocks.3");
+    let _layer = b.scope("attn");
+    let error = b.dot(x, w, &[1], &[0]).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "dot_general in scope 'base_encoder/blocks.3/attn' refuses operands (8x16xf32, 12x4xf32): \
+         contracting axes 1 and 0 have sizes 16 and 12"
+    );
 }

@@ -24,6 +24,17 @@ fn others(rank: usize, a: &[usize], b: &[usize]) -> Vec<usize> {
 }
 
 impl DotGeneral {
+    /// The same sums for exchanged operands.
+    fn exchanged(self) -> Self {
+        Self {
+            lhs_batch: self.rhs_batch,
+            rhs_batch: self.lhs_batch,
+            lhs_contract: self.rhs_contract,
+            rhs_contract: self.lhs_contract,
+            out: self.out,
+        }
+    }
+
     /// The cotangent of one operand. `own_*` are its axes, `other_*` the
     /// other operand's; `own_first` says whether it is the left one.
     fn operand_ct(
@@ -47,27 +58,34 @@ impl DotGeneral {
             (n..n + left).collect()
         };
         let ct = b.convert(rule.ct(), y.dtype())?;
-        let op = DotGeneral {
-            lhs_batch: (0..n).collect(),
-            rhs_batch: y_batch.to_vec(),
-            lhs_contract: y_in_ct,
-            rhs_contract: y_free,
-            out: x.dtype(),
-        };
-        let product = b.push1(op, &[ct, y])?;
-        // Its axes: batch, x free, then y's contracting axes in rising order.
+        // Batch axes, then x's free axes (from the cotangent) and contracting
+        // axes (from y, in y's rising order), in whichever order x has them:
+        // mostly no transpose is left.
         let mut contract: Vec<(usize, usize)> = y_contract
             .iter()
             .copied()
             .zip(x_contract.iter().copied())
             .collect();
         contract.sort_unstable();
-        let order: Vec<usize> = x_batch
-            .iter()
-            .copied()
-            .chain(x_free)
-            .chain(contract.into_iter().map(|(_, x_axis)| x_axis))
-            .collect();
+        let contract: Vec<usize> = contract.into_iter().map(|(_, axis)| axis).collect();
+        let batch: Vec<usize> = (0..n).collect();
+        let contract_first = contract.first() < x_free.first();
+        let (operands, order) = if contract_first {
+            ([y, ct], [x_batch, &contract, &x_free].concat())
+        } else {
+            ([ct, y], [x_batch, &x_free, &contract].concat())
+        };
+        let mut op = DotGeneral {
+            lhs_batch: batch,
+            rhs_batch: y_batch.to_vec(),
+            lhs_contract: y_in_ct,
+            rhs_contract: y_free,
+            out: x.dtype(),
+        };
+        if contract_first {
+            op = op.exchanged();
+        }
+        let product = b.push1(op, &operands)?;
         let mut inverse = vec![0; order.len()];
         for (place, axis) in order.iter().enumerate() {
             inverse[*axis] = place;
