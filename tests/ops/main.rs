@@ -14,3 +14,4 @@ mod run;
 mod support;
 mod table;
 mod text;
+mod tpu;

@@ -153,7 +153,8 @@ impl Operation for ReduceWindow {
 
 /// The derivative of a window's maximum or minimum. Operands: the tensor, a
 /// value for each window, and the starting scalar. Each value is added at
-/// the place of its window's first extreme.
+/// the place of its window's first extreme. (TPUs take it only if two axes at
+/// least have windows of 1, as batch and feature have.)
 #[derive(Clone, Debug)]
 pub struct SelectAndScatter {
     pub kind: ReduceKind,

@@ -224,9 +224,9 @@ fn slide(
 fn window(kind: ReduceKind) -> Row {
     let op = ReduceWindow {
         kind,
-        window: vec![1, 3, 2],
-        strides: vec![1, 2, 1],
-        padding: vec![(0, 0), (1, 1), (0, 1)],
+        window: vec![1, 3, 2, 1],
+        strides: vec![1, 2, 1, 1],
+        padding: vec![(0, 0), (1, 1), (0, 1), (0, 0)],
     };
     let wrong = match kind {
         ReduceKind::And | ReduceKind::Or => DType::F32,
@@ -237,7 +237,7 @@ fn window(kind: ReduceKind) -> Row {
     Row::new(
         "ReduceWindow",
         format!("windows {kind:?}"),
-        vec![operand(kind, &[2, 4, 3])],
+        vec![operand(kind, &[2, 4, 3, 1])],
         move |b, args| match args {
             [x] => Ok(vec![b.reduce_window(
                 kind,
@@ -249,21 +249,21 @@ fn window(kind: ReduceKind) -> Row {
             _ => b.push(op.clone(), args),
         },
         move |x| {
-            let padding = [(0, 0), (1, 1), (0, 1)];
-            vec![slide(&x[0], kind, &[1, 3, 2], &[1, 2, 1], &padding)]
+            let padding = [(0, 0), (1, 1), (0, 1), (0, 0)];
+            vec![slide(&x[0], kind, &[1, 3, 2, 1], &[1, 2, 1, 1], &padding)]
         },
     )
     .refuses(
-        &[shape(wrong, &[2, 4, 3]), shape(wrong, &[])],
+        &[shape(wrong, &[2, 4, 3, 1]), shape(wrong, &[])],
         "is not defined for elements of type",
     )
     .refuses(
-        &[shape(good, &[2, 0, 3]), shape(good, &[])],
+        &[shape(good, &[2, 0, 3, 1]), shape(good, &[])],
         "a window of 3 with stride 2 on axis 1, which has length 2 with its padding",
     )
     .refuses(
         &[shape(good, &[2, 4]), shape(good, &[])],
-        "windows of 3 axes for a tensor of rank 2",
+        "windows of 4 axes for a tensor of rank 2",
     )
 }
 
@@ -293,29 +293,29 @@ fn pools() -> Vec<Row> {
             "SelectAndScatter",
             "places of the largest",
             vec![
-                given(FLOAT, &[5], &[1.0, 3.0, 2.0, 2.0, 0.0]),
-                given(FLOAT, &[2], &[10.0, 20.0]),
+                given(FLOAT, &[5, 1, 1], &[1.0, 3.0, 2.0, 2.0, 0.0]),
+                given(FLOAT, &[2, 1, 1], &[10.0, 20.0]),
                 given(FLOAT, &[], &[0.5]),
             ],
             |b, args| {
                 let op = SelectAndScatter {
                     kind: ReduceKind::Max,
-                    window: vec![3],
-                    strides: vec![2],
+                    window: vec![3, 1, 1],
+                    strides: vec![2, 1, 1],
                 };
                 b.push(op, args)
             },
-            |_| vec![Array::new(&[5], vec![0.5, 10.5, 20.5, 0.5, 0.5])],
+            |_| vec![Array::new(&[5, 1, 1], vec![0.5, 10.5, 20.5, 0.5, 0.5])],
         )
         .gradient(Gradient::Refused(
             "it is itself the derivative of a pooling",
         ))
         .refuses(
-            &[f32s(&[5]), f32s(&[3]), f32s(&[])],
-            "the windows take values of 2xf32",
+            &[f32s(&[5, 1, 1]), f32s(&[3, 1, 1]), f32s(&[])],
+            "the windows take values of 2x1x1xf32",
         )
         .refuses(
-            &[f32s(&[5]), f32s(&[2]), i32s(&[])],
+            &[f32s(&[5, 1, 1]), f32s(&[2, 1, 1]), i32s(&[])],
             "must be a scalar of the same type",
         ),
     ]
