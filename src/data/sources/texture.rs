@@ -13,8 +13,8 @@ pub enum Kind {
     Checks,
     /// Discs on a square lattice.
     Dots,
-    /// Lines both ways.
-    Grid,
+    /// Fine bands, in squares whose directions alternate.
+    Weave,
     /// Bands that turn at right angles.
     Zigzag,
     /// Rings on a square lattice.
@@ -29,7 +29,7 @@ pub const TEXTURES: [Kind; 8] = [
     Kind::Stripes,
     Kind::Checks,
     Kind::Dots,
-    Kind::Grid,
+    Kind::Weave,
     Kind::Zigzag,
     Kind::Rings,
     Kind::Blotches,
@@ -52,7 +52,7 @@ pub struct Texture {
 
 impl Texture {
     pub fn draw(kind: Kind, stream: &mut Stream) -> Self {
-        let period = stream.range(0.12, 0.18);
+        let period = stream.range(0.16, 0.20);
         let phase = (stream.uniform(), stream.uniform());
         let random = matches!(kind, Kind::Blotches | Kind::Speckle);
         let cells = if random { TABLE * TABLE } else { 0 };
@@ -75,15 +75,17 @@ impl Texture {
             Kind::Checks => (a < 0.5) != (b < 0.5),
             // A disc of area 1/2.
             Kind::Dots => squared < 0.5 / PI,
-            // Lines of width w cover 1 - (1 - w)^2 = 1/2.
-            Kind::Grid => a.min(b) < 1.0 - 0.5_f64.sqrt(),
+            Kind::Weave => {
+                let turned = (u.floor() + v.floor()).rem_euclid(2.0) == 0.0;
+                (2.0 * if turned { a } else { b }).rem_euclid(1.0) < 0.5
+            }
             Kind::Zigzag => {
                 let bend = ((0.5 * u).rem_euclid(1.0) - 0.5).abs() * 2.0;
                 (v + bend).rem_euclid(1.0) < 0.5
             }
             // Radii whose squares differ by 1/(2 pi).
             Kind::Rings => (0.23 - 0.5 / PI..0.23).contains(&squared),
-            Kind::Blotches => self.smooth(1.1 * u, 1.1 * v) > 0.0,
+            Kind::Blotches => self.smooth(1.7 * u, 1.7 * v) > 0.0,
             Kind::Speckle => self.cell((3.0 * u).floor(), (3.0 * v).floor()) > 0.0,
         }
     }
