@@ -143,7 +143,9 @@ def write(config: Config, batch: int, out: Path) -> None:
     (out / "step.mlir").write_text(text)
     (out / "signature.json").write_text(json.dumps(signature, indent=1) + "\n")
     save_file(named_arguments(args), out / "inputs.safetensors")
-    print(f"{out}: step.mlir ({len(text)} bytes), signature.json ({len(signature['inputs'])} inputs), inputs.safetensors")
+    print(
+        f"{out}: step.mlir ({len(text)} bytes), signature.json ({len(signature['inputs'])} inputs), inputs.safetensors"
+    )
 
 
 def measure(config: Config, batch: int, steps: int) -> None:
@@ -178,8 +180,8 @@ def main() -> None:
     parser.add_argument("--preset", choices=PRESETS, default="vit_micro")
     for field in ["blocks", "dim", "heads", "patch", "image", "hidden", "out"]:
         flag = "--out-dim" if field == "out" else f"--{field}"
-        parser.add_argument(flag, dest=f"model_{field}", type=int, help=f"instead of the preset's {field}")
-    parser.add_argument("--batch", type=int, help="pictures a view, instead of the preset's")
+        parser.add_argument(flag, dest=f"model_{field}", type=int, metavar="N", help=f"instead of the preset's {field}")
+    parser.add_argument("--batch", type=int, metavar="N", help="pictures a view, instead of the preset's")
     parser.add_argument("--compute", choices=["float32", "bfloat16"], default="float32", help="masters stay f32")
     action = parser.add_mutually_exclusive_group(required=True)
     action.add_argument("--out", type=Path, metavar="DIR", help="write the lowered step and its inputs")

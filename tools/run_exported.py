@@ -34,7 +34,7 @@ import ml_dtypes
 import numpy as np
 from jax.extend import backend
 from jaxlib import xla_client
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 DTYPES = {
@@ -67,26 +67,34 @@ def read_signature(program: Path, given: Path | None) -> dict:
     raise BadInput(f"no signature: looked for {', '.join(map(str, candidates))}; name it with --signature")
 
 
+def kind(array_dtype: np.dtype, shape: tuple) -> str:
+    """Dtype and shape as messages and listings show them."""
+    return f"{array_dtype}{list(shape)}"
+
+
 def read_inputs(specs: list[dict], paths: list[Path]) -> list[np.ndarray]:
     """The tensors of `specs`, in their order, checked against dtype and shape."""
     files = [f for p in paths for f in (sorted(p.glob("*.safetensors")) if p.is_dir() else [p])]
-    where = {}
+    where, handles = {}, {}
     for file in files:
-        if not file.is_file():
-            raise BadInput(f"{file}: no such file")
-        for name in safe_open(file, framework="numpy").keys():
+        try:
+            handles[file] = safe_open(file, framework="numpy")
+        except (OSError, SafetensorError) as error:
+            raise BadInput(f"{file} is no readable safetensors file: {error}") from error
+        for name in handles[file].keys():
             if where.setdefault(name, file) != file:
                 raise BadInput(f"{name} stands in both {where[name]} and {file}")
     missing = [s["name"] for s in specs if s["name"] not in where]
     if missing:
-        raise BadInput(f"{len(missing)} of {len(specs)} inputs are in none of {len(files)} files: {', '.join(missing[:8])}")
-    handles = {file: safe_open(file, framework="numpy") for file in files}
+        raise BadInput(
+            f"{len(missing)} of {len(specs)} inputs are in none of {len(files)} files: {', '.join(missing[:8])}"
+        )
     values = []
     for spec in specs:
-        name, want = spec["name"], (dtype(spec["dtype"]), tuple(spec["shape"]))
+        name, want = spec["name"], kind(dtype(spec["dtype"]), tuple(spec["shape"]))
         value = handles[where[name]].get_tensor(name)
-        if (value.dtype, value.shape) != want:
-            raise BadInput(f"{name}: the program takes {want[0]}{list(want[1])}, {where[name]} has {value.dtype}{list(value.shape)}")
+        if (found := kind(value.dtype, value.shape)) != want:
+            raise BadInput(f"{name}: the program takes {want}, {where[name]} has {found}")
         values.append(value)
     return values
 
@@ -100,7 +108,10 @@ def execute(text: str, inputs: list[np.ndarray]) -> list[np.ndarray]:
     options = xla_client.CompileOptions()
     options.num_replicas = options.num_partitions = 1
     options.executable_build_options.use_shardy_partitioner = True
-    loaded = client.compile_and_load(text, xla_client.DeviceList((device,)), options)
+    try:
+        loaded = client.compile_and_load(text, xla_client.DeviceList((device,)), options)
+    except jax.errors.JaxRuntimeError as error:
+        raise BadInput(f"jax {jax.__version__} does not compile the program: {error}") from error
     results = loaded.execute_sharded([jax.device_put(value, device) for value in inputs])
     return [np.asarray(shards[0]) for shards in results.disassemble_into_single_device_arrays()]
 
@@ -111,9 +122,9 @@ def run(program: Path, signature: dict, inputs: list[Path]) -> dict[str, np.ndar
     if len(outputs) != len(specs):
         raise BadInput(f"the program returns {len(outputs)} values, the signature lists {len(specs)}")
     for spec, value in zip(specs, outputs):
-        want = (dtype(spec["dtype"]), tuple(spec["shape"]))
-        if (value.dtype, value.shape) != want:
-            raise BadInput(f"{spec['name']}: the signature says {want[0]}{list(want[1])}, the program returns {value.dtype}{list(value.shape)}")
+        want = kind(dtype(spec["dtype"]), tuple(spec["shape"]))
+        if (found := kind(value.dtype, value.shape)) != want:
+            raise BadInput(f"{spec['name']}: the signature says {want}, the program returns {found}")
     return {spec["name"]: value for spec, value in zip(specs, outputs)}
 
 
@@ -139,7 +150,7 @@ def main() -> None:
         print(f"run_exported: {error}", file=sys.stderr)
         sys.exit(2)
     for name, value in outputs.items():
-        print(f"{name}: {value.dtype}{list(value.shape)} {describe(value)}")
+        print(f"{name}: {kind(value.dtype, value.shape)} {describe(value)}")
     if args.out:
         save_file(outputs, args.out)
 

@@ -52,6 +52,7 @@ struct SynthArgs {
     /// Width and height in pixels.
     #[arg(long, value_name = "PX", default_value_t = 64)]
     size: u32,
+    /// Seed of the draws.
     #[arg(long, default_value_t = 0)]
     seed: u64,
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -9,9 +11,6 @@ import torch.nn.functional as F
 import moco_jax
 import moco_torch
 from common import agree, numpy
-
-import jax
-import jax.numpy as jnp
 
 
 class Case:

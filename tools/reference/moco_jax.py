@@ -138,7 +138,9 @@ def vit(p: Arrays, x, config: Config):
     for i in range(config.blocks):
         b = part(p, f"blocks.{i}")
         y = layer_norm(x, b["norm1.weight"], b["norm1.bias"])
-        y = attention(y, b["attn.qkv.weight"], b["attn.qkv.bias"], b["attn.proj.weight"], b["attn.proj.bias"], config.heads)
+        y = attention(
+            y, b["attn.qkv.weight"], b["attn.qkv.bias"], b["attn.proj.weight"], b["attn.proj.bias"], config.heads
+        )
         x = x + y
         y = layer_norm(x, b["norm2.weight"], b["norm2.bias"])
         x = x + mlp(y, b["mlp.fc1.weight"], b["mlp.fc1.bias"], b["mlp.fc2.weight"], b["mlp.fc2.bias"])

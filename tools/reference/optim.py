@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 
+import jax.numpy as jnp
 import numpy as np
 import torch
 
 import moco_jax
 from common import agree, numpy
-
-import jax.numpy as jnp
 
 LR = [0.0, 1e-3, 1e-2, 3e-2, 1e-2, 1e-3]
 SHAPES = [(6, 5), (7,), (1, 1, 8), ()]

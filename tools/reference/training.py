@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import torch
 
 import moco_jax
 import moco_torch
 from common import agree, comparable, numpy, relative_norm, unseen
-
-import jax
-import jax.numpy as jnp
 
 STEPS, BATCH = 5, 8
 LR = [0.0, 2.5e-4, 5e-4, 1e-3, 1e-3]

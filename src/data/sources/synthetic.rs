@@ -4,6 +4,10 @@
 //! and ground are drawn independently of the class, and every texture covers
 //! half of the shape with either of its two colours, so that colour and
 //! layout alone give no label; the texture does.
+//!
+//! Colours are pale and grounds dim on purpose. A contrastive method learns
+//! first whatever tells two pictures apart most easily; were that the colour,
+//! a short run would learn nothing of the classes.
 
 use std::f64::consts::TAU;
 
@@ -151,8 +155,8 @@ impl Scene {
         let (class, textures) = (class as usize, TEXTURES.len());
         let kind = TEXTURES[class % textures];
         let shape = SHAPES[(class + class / textures) % SHAPES.len()];
-        let radius = stream.range(0.40, 0.54);
-        let margin = 0.5 - 0.8 * radius;
+        let radius = stream.range(0.42, 0.58);
+        let margin = 0.5 - 0.7 * radius;
         let centre = (
             0.5 + stream.range(-margin, margin),
             0.5 + stream.range(-margin, margin),
@@ -161,8 +165,8 @@ impl Scene {
         let slope = stream.range(0.0, TAU);
         // The two colours differ in lightness, whichever is which, so that
         // the texture shows in grey too.
-        let dark = stream.range(0.05, 0.3);
-        let mut lightness = [dark, dark + stream.range(0.45, 0.6)];
+        let dark = stream.range(0.08, 0.22);
+        let mut lightness = [dark, dark + stream.range(0.55, 0.65)];
         if stream.chance(0.5) {
             lightness.reverse();
         }
@@ -235,10 +239,10 @@ impl Shape {
     }
 }
 
-/// A colour of random hue and moderate saturation around a lightness.
+/// A colour of random hue and little saturation around a lightness.
 fn colour(stream: &mut Stream, lightness: f64) -> Rgb {
     let hue = stream.uniform();
-    let chroma = stream.range(0.0, 0.3);
+    let chroma = stream.range(0.0, 0.1);
     [0.0, 1.0, 2.0].map(|third| {
         let wave = (TAU * (hue + third / 3.0)).cos();
         (lightness + chroma * wave).clamp(0.0, 1.0)
@@ -246,7 +250,7 @@ fn colour(stream: &mut Stream, lightness: f64) -> Rgb {
 }
 
 fn ground(stream: &mut Stream) -> Rgb {
-    let lightness = stream.range(0.15, 0.85);
+    let lightness = stream.range(0.35, 0.65);
     colour(stream, lightness)
 }
 
