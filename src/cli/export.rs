@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::ValueEnum;
 
 use super::{ConfigArgs, PjrtArgs};
@@ -56,5 +56,5 @@ pub enum Program {
 }
 
 pub fn run(_args: Args) -> Result<()> {
-    bail!("not yet wired")
+    Err(super::not_built("export"))
 }

@@ -1,6 +1,6 @@
 //! `xla-moco inspect`.
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
 use super::ConfigArgs;
 
@@ -18,5 +18,5 @@ pub struct Args {
 }
 
 pub fn run(_args: Args) -> Result<()> {
-    bail!("not yet wired")
+    Err(super::not_built("inspect"))
 }

@@ -16,14 +16,14 @@ mod train;
 
 pub use options::{ConfigArgs, PjrtArgs};
 
-use std::io::{ErrorKind, IsTerminal, Write};
+use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
 use anyhow::{Context, Error, Result};
 use clap::{Parser, Subcommand};
-use tracing_subscriber::EnvFilter;
 
 use crate::error::BadInput;
+use crate::{pjrt, report};
 
 /// The run went through, but its verdict is collapsed, diverged or stalled at
 /// chance: exit code 3.
@@ -38,7 +38,7 @@ pub struct Unhealthy(pub String);
     name = "xla-moco",
     version,
     max_term_width = 100,
-    after_help = "Start with: xla-moco train --config configs/quickstart.json"
+    after_help = "Start with: xla-moco plugins install cpu"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -72,17 +72,7 @@ pub fn main() -> ExitCode {
             return code(if error.use_stderr() { 2 } else { 0 });
         }
     };
-    start_logs();
-    let result = match cli.command {
-        Command::Train(args) => train::run(args),
-        Command::Export(args) => export::run(args),
-        Command::Inspect(args) => inspect::run(args),
-        Command::Knn(args) => knn::run(args),
-        Command::Configs(args) => configs::run(args),
-        Command::Plugins(args) => plugins::run(args),
-        Command::Data(args) => data::run(&args),
-    };
-    match result {
+    match run(cli.command) {
         Ok(()) => code(0),
         Err(error) => {
             let _ = std::io::stderr().write_all(in_words(&error).as_bytes());
@@ -91,20 +81,31 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn code(code: u8) -> ExitCode {
-    ExitCode::from(code)
+/// Sets the process up, while it has one thread, and runs the subcommand.
+fn run(command: Command) -> Result<()> {
+    report::init_logging(0, false)?;
+    pjrt::quiet_plugin_logs()?;
+    match command {
+        Command::Train(args) => train::run(args),
+        Command::Export(args) => export::run(args),
+        Command::Inspect(args) => inspect::run(args),
+        Command::Knn(args) => knn::run(args),
+        Command::Configs(args) => configs::run(args),
+        Command::Plugins(args) => plugins::run(args),
+        Command::Data(args) => data::run(&args),
+    }
 }
 
-/// Logs go to stderr, at the level that `RUST_LOG` names, else info.
-fn start_logs() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false)
-        .without_time()
-        .init();
+/// The error of a subcommand whose program is not written yet.
+fn not_built(command: &str) -> Error {
+    anyhow::anyhow!(
+        "`{command}` is not built yet: this version has no model and no train step; \
+         `plugins`, `data` and `configs` work"
+    )
+}
+
+fn code(code: u8) -> ExitCode {
+    ExitCode::from(code)
 }
 
 fn exit_code(error: &Error) -> u8 {

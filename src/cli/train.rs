@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
 use super::{ConfigArgs, PjrtArgs};
 
@@ -33,5 +33,5 @@ pub struct Args {
 }
 
 pub fn run(_args: Args) -> Result<()> {
-    bail!("not yet wired")
+    Err(super::not_built("train"))
 }
