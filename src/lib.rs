@@ -7,6 +7,7 @@ pub mod config;
 pub mod data;
 pub mod error;
 pub mod graph;
+mod hash;
 pub mod methods;
 pub mod models;
 pub mod nn;

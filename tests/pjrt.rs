@@ -5,7 +5,8 @@ mod support;
 use std::sync::Arc;
 
 use support::{ADD, DONATED, SHARDED, compile, f32_bytes, f32_values, on_each_cpu_plugin, upload};
-use xla_moco::pjrt::{Arg, Client, ClientOptions, CompileOptions, ElementType, Error, Program};
+use xla_moco::graph::DType;
+use xla_moco::pjrt::{Arg, Client, ClientOptions, CompileOptions, Error, Program};
 
 #[test]
 fn adds_two_arrays() {
@@ -17,7 +18,7 @@ fn adds_two_arrays() {
         let device = &client.devices()[0];
         let array = |values: &[f32]| {
             client
-                .buffer_from_host(&f32_bytes(values), ElementType::F32, &[2, 3], device)
+                .buffer_from_host(&f32_bytes(values), DType::F32, &[2, 3], device)
                 .unwrap()
         };
         let x = array(&[1., 2., 3., 4., 5., 6.]);
@@ -28,7 +29,7 @@ fn adds_two_arrays() {
                 .unwrap();
             run.done[0].wait().unwrap();
             let z = &run.buffers[0][0];
-            assert_eq!(z.element_type().unwrap(), ElementType::F32, "{name}");
+            assert_eq!(z.element_type().unwrap(), DType::F32, "{name}");
             assert_eq!(z.dims().unwrap(), [2, 3], "{name}");
             assert_eq!(
                 f32_values(&z.to_host().unwrap()),
@@ -55,8 +56,7 @@ fn partitions_over_four_devices() {
             .map(|d| {
                 let rows = [4 * d, 4 * d + 1, 4 * d + 2, 4 * d + 3].map(|i| i as f32);
                 let device = &client.devices()[d];
-                let shard =
-                    client.buffer_from_host(&f32_bytes(&rows), ElementType::F32, &[2, 2], device);
+                let shard = client.buffer_from_host(&f32_bytes(&rows), DType::F32, &[2, 2], device);
                 vec![Arg::Donate(shard.unwrap())]
             })
             .collect();
@@ -81,7 +81,7 @@ fn takes_bytes_without_copying_and_lets_go() {
         let bytes = Arc::new(f32_bytes(&values));
         let device = &client.devices()[0];
         let x = client
-            .buffer_from_host_async(Arc::clone(&bytes), ElementType::F32, &[3, 2], device)
+            .buffer_from_host_async(Arc::clone(&bytes), DType::F32, &[3, 2], device)
             .unwrap();
         x.ready().unwrap().wait().unwrap();
         let pending = x.to_host_async().unwrap();
@@ -185,11 +185,11 @@ module {
         let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
         let device = &client.devices()[0];
         let x = client
-            .buffer_from_host(&bytes, ElementType::BF16, &[2], device)
+            .buffer_from_host(&bytes, DType::BF16, &[2], device)
             .unwrap();
         let run = program.execute(vec![vec![Arg::Donate(x)]]).unwrap();
         let y = &run.buffers[0][0];
-        assert_eq!(y.element_type().unwrap(), ElementType::BF16, "{name}");
+        assert_eq!(y.element_type().unwrap(), DType::BF16, "{name}");
         let bytes = y.to_host().unwrap();
         let squares: Vec<f32> = bytes
             .chunks_exact(2)
@@ -203,11 +203,13 @@ module {
 fn every_element_type_and_rank_survives_the_way_there_and_back() {
     on_each_cpu_plugin(1, |name, client| {
         let device = &client.devices()[0];
-        for element in ElementType::ALL {
+        for element in DType::ALL {
             for dims in [&[][..], &[6], &[2, 3], &[3, 1, 2], &[0, 4]] {
                 let count: usize = dims.iter().product();
                 // Predicates are 0 or 1, and any bytes are a number.
-                let bytes: Vec<u8> = (0..count * element.size()).map(|i| (i % 2) as u8).collect();
+                let bytes: Vec<u8> = (0..count * element.bytes())
+                    .map(|i| (i % 2) as u8)
+                    .collect();
                 let x = client
                     .buffer_from_host(&bytes, element, dims, device)
                     .unwrap();
@@ -225,7 +227,7 @@ fn bad_arguments_are_refused() {
         let program = compile(client, ADD);
         let device = &client.devices()[0];
         let error = client
-            .buffer_from_host(&[0; 23], ElementType::F32, &[2, 3], device)
+            .buffer_from_host(&[0; 23], DType::F32, &[2, 3], device)
             .err()
             .unwrap();
         assert!(matches!(error, Error::Mismatch(_)), "{name}: {error}");

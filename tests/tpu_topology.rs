@@ -3,44 +3,12 @@
 
 mod support;
 
-use std::process::Command;
-
 use xla_moco::pjrt::install::{self, ResolveOptions};
-use xla_moco::pjrt::{
-    Code, CompileOptions, Plugin, Program, TPU_DEVICELESS_ENV, Topology, export_hlo, tpu_is_present,
-};
+use xla_moco::pjrt::{Code, CompileOptions, Plugin, Program, Topology, export_hlo};
 
-/// libtpu reads its environment when it loads, so the checks get a process of
-/// their own.
 #[test]
 fn compiles_for_tpus_that_are_not_there() {
-    let known = install::candidates("tpu");
-    let Ok(Some(_)) = known.and_then(|k| install::installed(k[0], &ResolveOptions::default()))
-    else {
-        eprintln!("skipped: libtpu is not installed");
-        return;
-    };
-    if tpu_is_present() {
-        eprintln!("skipped: there is a TPU, and this must not touch it");
-        return;
-    }
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args([
-            "--ignored",
-            "--exact",
-            "in_a_process_of_its_own",
-            "--test-threads=1",
-        ])
-        .envs(TPU_DEVICELESS_ENV)
-        .output()
-        .unwrap();
-    let told = String::from_utf8_lossy(&output.stdout);
-    assert!(
-        output.status.success(),
-        "{told}\n{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    assert!(told.contains("1 passed"), "{told}");
+    support::without_a_tpu("in_a_process_of_its_own");
 }
 
 /// The sum over a batch that 8 devices share, and an update in place.

@@ -9,8 +9,8 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::state::hex;
 use super::time::utc;
+use crate::hash::hex;
 
 /// Version of the checkpoint format that this build writes and reads.
 pub const FORMAT_VERSION: u32 = 1;

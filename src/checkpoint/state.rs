@@ -198,7 +198,7 @@ impl<T> Hashing<T> {
     }
 
     fn finish(self) -> (u64, String) {
-        (self.bytes, hex(&self.hash.finalize()))
+        (self.bytes, crate::hash::hex(&self.hash.finalize()))
     }
 }
 
@@ -220,9 +220,4 @@ impl<R: Read> Read for Hashing<R> {
         self.pass(&buffer[..n]);
         Ok(n)
     }
-}
-
-/// Lower-case hexadecimal.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }

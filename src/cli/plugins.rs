@@ -6,10 +6,10 @@ use clap::{Args, Subcommand};
 use serde_json::{Map, Value as Json, json};
 
 use crate::bad_input;
+use crate::graph::DType;
 use crate::pjrt::install::{self, KNOWN, KnownPlugin, ResolveOptions};
 use crate::pjrt::{
-    Arg, Client, ClientOptions, CompileOptions, ElementType, Plugin, Program, tpu_deviceless_env,
-    tpu_is_present,
+    Arg, Client, ClientOptions, CompileOptions, Plugin, Program, tpu_deviceless_env, tpu_is_present,
 };
 
 /// List, fetch or try PJRT plugins: the compilers and runtimes of devices
@@ -231,7 +231,7 @@ fn add_one(client: &Client) -> Result<()> {
     let program = client.compile(&Program { text: TEXT }, &CompileOptions::default())?;
     let bytes = |values: [f32; 4]| values.map(f32::to_le_bytes).concat();
     let x = bytes([0.0, 1.0, -2.5, 1e6]);
-    let x = client.buffer_from_host(&x, ElementType::F32, &[4], device)?;
+    let x = client.buffer_from_host(&x, DType::F32, &[4], device)?;
     let run = program.execute(vec![vec![Arg::Donate(x)]])?;
     let y = run.buffers[0][0].to_host()?;
     ensure!(

@@ -74,8 +74,7 @@ impl RunConfig {
         let mut all = leaves(self);
         all.retain(|key, _| effect(key) == Effect::Run);
         let text = serde_json::to_string(&all).expect("a map of JSON values is JSON");
-        let digest = Sha256::digest(text);
-        digest.iter().map(|byte| format!("{byte:02x}")).collect()
+        crate::hash::hex(&Sha256::digest(text))
     }
 }
 

@@ -203,7 +203,8 @@ impl Default for Synthetic {
 pub struct Augment {
     /// Smallest share of the picture's area that a crop keeps; up to 1.
     pub crop_min: f64,
-    /// Strength of brightness, contrast, saturation and hue.
+    /// Strength of brightness, contrast, saturation and hue: factors are
+    /// U(max(0, 1 - s), 1 + s), the hue's shift U(-s, s) turns.
     pub jitter: [f64; 4],
     pub jitter_p: f64,
     pub gray_p: f64,

@@ -21,6 +21,7 @@
 //! the four.
 
 use super::crop::{CropBox, random_resized};
+use crate::config::Augment;
 use crate::rng::{Purpose, Stream};
 
 /// Column: 1 to mirror left and right, else 0.
@@ -42,47 +43,14 @@ pub const SLOTS_EACH_SIDE: usize = 3;
 pub const COLUMNS: usize = BLEND + 2 * SLOTS_EACH_SIDE * 3;
 
 /// Blend slots by jitter operation, in the order of
-/// [`AugmentConfig::jitter`]: (w_gray, w_mean). The fourth operation is hue.
+/// [`Augment::jitter`]: (w_gray, w_mean). The fourth operation is hue.
 const BLENDS: [(f32, f32); 3] = [(0.0, 0.0), (0.0, 1.0), (1.0, 0.0)];
-
-/// How views are made. Probabilities are in 0..=1; pairs are per view.
-#[derive(Clone, Debug, PartialEq)]
-pub struct AugmentConfig {
-    /// Smallest share of the picture's area that a crop takes.
-    pub crop_min: f64,
-    /// Strength of brightness, contrast, saturation and hue: factors are
-    /// U(max(0, 1 - s), 1 + s), the hue's shift U(-s, s) turns.
-    pub jitter: [f64; 4],
-    pub jitter_p: f64,
-    pub gray_p: f64,
-    pub blur_p: [f64; 2],
-    /// Bounds of the blur's standard deviation, in pixels.
-    pub blur_sigma: [f64; 2],
-    pub solarize_p: [f64; 2],
-    pub flip_p: f64,
-}
-
-impl Default for AugmentConfig {
-    /// The ViT recipe of MoCo v3.
-    fn default() -> Self {
-        Self {
-            crop_min: 0.08,
-            jitter: [0.4, 0.4, 0.2, 0.1],
-            jitter_p: 0.8,
-            gray_p: 0.2,
-            blur_p: [1.0, 0.1],
-            blur_sigma: [0.1, 2.0],
-            solarize_p: [0.0, 0.2],
-            flip_p: 0.5,
-        }
-    }
-}
 
 /// What is drawn for one view of one picture of `size` (width, height):
 /// the part that the host cuts out, and the row that the device applies.
 /// `view` is 0 or 1.
 pub fn draw(
-    config: &AugmentConfig,
+    config: &Augment,
     seed: u64,
     epoch: u32,
     sample: u32,
@@ -98,7 +66,7 @@ pub fn draw(
     (part, row)
 }
 
-fn draw_row(config: &AugmentConfig, stream: &mut Stream, view: usize) -> [f32; COLUMNS] {
+fn draw_row(config: &Augment, stream: &mut Stream, view: usize) -> [f32; COLUMNS] {
     let mut row = [0.0; COLUMNS];
     for slot in 0..2 * SLOTS_EACH_SIDE {
         row[BLEND + 3 * slot] = 1.0;
@@ -116,7 +84,7 @@ fn draw_row(config: &AugmentConfig, stream: &mut Stream, view: usize) -> [f32; C
     row
 }
 
-fn draw_jitter(config: &AugmentConfig, stream: &mut Stream, row: &mut [f32; COLUMNS]) {
+fn draw_jitter(config: &Augment, stream: &mut Stream, row: &mut [f32; COLUMNS]) {
     let mut order = [0, 1, 2, 3];
     for last in (1..order.len()).rev() {
         order.swap(last, stream.below(last as u32 + 1) as usize);
@@ -140,7 +108,7 @@ fn draw_jitter(config: &AugmentConfig, stream: &mut Stream, row: &mut [f32; COLU
 mod tests {
     use super::*;
 
-    fn rows(config: &AugmentConfig, view: usize, n: u32) -> Vec<[f32; COLUMNS]> {
+    fn rows(config: &Augment, view: usize, n: u32) -> Vec<[f32; COLUMNS]> {
         (0..n)
             .map(|sample| draw(config, 11, 2, sample, view, (500, 375)).1)
             .collect()
@@ -152,7 +120,7 @@ mod tests {
 
     #[test]
     fn probabilities_are_those_of_the_recipe() {
-        let config = AugmentConfig::default();
+        let config = Augment::default();
         for (view, blur, solarize) in [(0, 1.0, 0.0), (1, 0.1, 0.2)] {
             let rows = rows(&config, view, 20_000);
             for (column, p) in [
@@ -170,7 +138,7 @@ mod tests {
 
     #[test]
     fn values_stay_in_their_ranges() {
-        for row in rows(&AugmentConfig::default(), 0, 5_000) {
+        for row in rows(&Augment::default(), 0, 5_000) {
             assert!((0.1..=2.0).contains(&row[SIGMA]));
             assert!(row[HUE].abs() <= 0.1);
             for slot in row[BLEND..].chunks(3) {
@@ -184,9 +152,9 @@ mod tests {
     /// filled from the left on either side of the hue shift.
     #[test]
     fn every_order_of_the_jitter_occurs() {
-        let config = AugmentConfig {
+        let config = Augment {
             jitter_p: 1.0,
-            ..AugmentConfig::default()
+            ..Augment::default()
         };
         let mut seen = std::collections::BTreeMap::new();
         let n = 24_000;
@@ -214,7 +182,7 @@ mod tests {
 
     #[test]
     fn without_jitter_the_row_does_nothing() {
-        let config = AugmentConfig {
+        let config = Augment {
             crop_min: 1.0,
             jitter: [0.0; 4],
             jitter_p: 0.0,
@@ -223,6 +191,7 @@ mod tests {
             blur_sigma: [0.1, 2.0],
             solarize_p: [0.0; 2],
             flip_p: 0.0,
+            ..Augment::default()
         };
         let mut expected = [0.0; COLUMNS];
         (0..6).for_each(|slot| expected[BLEND + 3 * slot] = 1.0);
@@ -231,7 +200,7 @@ mod tests {
 
     #[test]
     fn the_row_does_not_depend_on_the_size_of_the_picture() {
-        let config = AugmentConfig::default();
+        let config = Augment::default();
         for sample in 0..50 {
             let row = |size| draw(&config, 5, 1, sample, 0, size).1;
             assert_eq!(row((500, 375)), row((1, 900)));

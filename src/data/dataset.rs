@@ -234,7 +234,7 @@ impl Dataset {
                 self.source.size(index)?
             ));
         }
-        let text: String = hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
+        let text = crate::hash::hex(&hash.finalize());
         Ok(self.fingerprint.get_or_init(|| text).clone())
     }
 }

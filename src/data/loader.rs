@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use bytes::BytesMut;
 
-use super::augment::{self, AugmentConfig, COLUMNS};
+use super::augment::{self, COLUMNS};
 use super::corrupt::{Corrupt, CorruptLog};
 use super::dataset::Dataset;
 use super::decode::Picture;
@@ -16,6 +16,7 @@ use super::pool::Pool;
 use super::resize::Scaler;
 use super::sampler::Sampler;
 use crate::bad_input;
+use crate::config::Augment;
 use crate::rng::{Purpose, Stream};
 
 /// Pictures tried in place of a corrupt one.
@@ -29,7 +30,7 @@ pub struct LoaderConfig {
     pub batch: usize,
     /// Side of a view in pixels.
     pub px: u32,
-    pub augment: AugmentConfig,
+    pub augment: Augment,
     /// Decoding threads, at least 1.
     pub workers: usize,
     /// Batches decoded ahead, at least 1.
@@ -245,7 +246,7 @@ impl Iterator for Loader {
 /// What the threads do.
 struct RowMaker {
     data: Arc<Dataset>,
-    augment: AugmentConfig,
+    augment: Augment,
     seed: u64,
     px: u32,
 }

@@ -17,6 +17,20 @@ pub enum DType {
 }
 
 impl DType {
+    pub const ALL: [Self; 11] = [
+        Self::Pred,
+        Self::I8,
+        Self::I32,
+        Self::I64,
+        Self::U8,
+        Self::U32,
+        Self::U64,
+        Self::BF16,
+        Self::F16,
+        Self::F32,
+        Self::F64,
+    ];
+
     /// The name in MLIR: `f32`, `ui8`, `i1`.
     pub fn mlir(self) -> &'static str {
         match self {

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use super::ops::{Emission, Op, Operation};
+use super::ops::{Emission, Operation};
 use super::{Graph, Mesh, Node, Shape, Value};
 
 /// The module that a PJRT plugin compiles.
@@ -325,11 +325,4 @@ fn used(values: &[Value], names: &Names) -> String {
 fn types(values: &[Value]) -> String {
     let types: Vec<String> = values.iter().map(|v| v.shape.mlir()).collect();
     types.join(", ")
-}
-
-impl Op {
-    /// The name of the op without its dialect.
-    pub fn mnemonic(&self) -> &'static str {
-        self.name()
-    }
 }

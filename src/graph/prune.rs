@@ -60,6 +60,7 @@ impl Graph {
 mod tests {
     use super::super::{Builder, DType, Shape};
     use super::*;
+    use crate::graph::ops::Operation;
 
     fn pruned() -> Graph {
         let b = Builder::new();
@@ -78,7 +79,7 @@ mod tests {
     #[test]
     fn what_no_output_needs_goes_and_inputs_stay() {
         let graph = pruned();
-        let names: Vec<&str> = graph.nodes().iter().map(|n| n.op.mnemonic()).collect();
+        let names: Vec<&str> = graph.nodes().iter().map(|n| n.op.name()).collect();
         assert_eq!(names, ["tanh", "negate"]);
         assert_eq!(graph.inputs.len(), 2);
         assert_eq!(graph.scope(&graph.nodes()[0]), "kept");

@@ -1,15 +1,15 @@
 //! Arrays on devices, and events.
 
-use super::element::ElementType;
 use super::error::Result;
 use super::ffi::{self, Handle, HostCopy};
+use crate::graph::DType;
 
 /// An array on a device; freed when dropped, also while a computation that
 /// uses it runs.
 pub struct Buffer(pub(super) Handle<ffi::Buffer>);
 
 impl Buffer {
-    pub fn element_type(&self) -> Result<ElementType> {
+    pub fn element_type(&self) -> Result<DType> {
         self.0.element_type()
     }
 

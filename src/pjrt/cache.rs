@@ -15,11 +15,11 @@ use tracing::{debug, warn};
 use super::client::{Client, Program};
 use super::error;
 use super::executable::Executable;
-use super::hash::{hex, sha256_of_file};
 use super::install::cache_folder;
 use super::pinned_threads;
 use super::plugin::Plugin;
 use super::proto::CompileOptions;
+use crate::hash::{hex, sha256_of_file};
 
 /// Entry: magic, key, SHA-256 of the rest, the serialised executable.
 const MAGIC: &[u8; 8] = b"xlamoco1";

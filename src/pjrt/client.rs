@@ -5,13 +5,13 @@ use std::sync::Arc;
 use anyhow::Context;
 
 use super::buffer::Buffer;
-use super::element::ElementType;
 use super::error::Result;
 use super::executable::Executable;
 use super::ffi::{self, DeviceHandle, Handle, MemoryInUse, Value};
 use super::plugin::Plugin;
 use super::proto::CompileOptions;
 use crate::bad_input;
+use crate::graph::DType;
 
 /// A program in StableHLO text, one module with a public `main`.
 #[derive(Clone, Copy, Debug)]
@@ -132,7 +132,7 @@ impl Client {
     pub fn buffer_from_host(
         &self,
         bytes: &[u8],
-        element: ElementType,
+        element: DType,
         dims: &[usize],
         device: &Device,
     ) -> Result<Buffer> {
@@ -147,7 +147,7 @@ impl Client {
     pub fn buffer_from_host_async(
         &self,
         bytes: Arc<Vec<u8>>,
-        element: ElementType,
+        element: DType,
         dims: &[usize],
         device: &Device,
     ) -> Result<Buffer> {

@@ -5,6 +5,7 @@
 //!
 //! ```no_run
 //! # fn main() -> anyhow::Result<()> {
+//! use xla_moco::graph::DType;
 //! use xla_moco::pjrt::*;
 //! let plugin = install::load("cpu", &install::ResolveOptions::default())?;
 //! let client = Client::new(&plugin, &ClientOptions::default())?;
@@ -13,7 +14,7 @@
 //!     return %y : tensor<2xf32> } }"#;
 //! let program = client.compile(&Program { text }, &CompileOptions::default())?;
 //! let bytes: Vec<u8> = [1f32, 2.0].iter().flat_map(|x| x.to_le_bytes()).collect();
-//! let x = client.buffer_from_host(&bytes, ElementType::F32, &[2], &client.devices()[0])?;
+//! let x = client.buffer_from_host(&bytes, DType::F32, &[2], &client.devices()[0])?;
 //! let run = program.execute(vec![vec![Arg::Donate(x)]])?;
 //! println!("{:?}", run.buffers[0][0].to_host()?);
 //! # Ok(())
@@ -31,7 +32,6 @@ mod element;
 mod error;
 mod executable;
 mod ffi;
-mod hash;
 mod hlo;
 pub mod install;
 mod plugin;
@@ -41,7 +41,6 @@ mod topology;
 pub use buffer::{Buffer, Event, Pending};
 pub use cache::{CompileCache, Origin};
 pub use client::{Client, ClientOptions, Device, Program};
-pub use element::ElementType;
 pub use error::{Code, Error, Result};
 pub use executable::{Arg, Compiled, Executable, Outputs};
 pub use ffi::environment::{

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tempfile::tempdir;
-use xla_moco::data::augment::AugmentConfig;
+use xla_moco::config::Augment;
 use xla_moco::data::decode::decode;
 use xla_moco::data::{DataSpec, Dataset, Loader, LoaderConfig};
 use xla_moco::error::BadInput;
@@ -72,7 +72,7 @@ fn config(batch: usize) -> LoaderConfig {
         seed: 0,
         batch,
         px: 8,
-        augment: AugmentConfig::default(),
+        augment: Augment::default(),
         workers: 2,
         prefetch: 2,
         corrupt_limit: 0.01,

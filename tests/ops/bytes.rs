@@ -2,25 +2,8 @@
 
 use half::{bf16, f16};
 use xla_moco::graph::DType;
-use xla_moco::pjrt::ElementType;
 
 use crate::array::Array;
-
-pub fn element(dtype: DType) -> ElementType {
-    match dtype {
-        DType::Pred => ElementType::Pred,
-        DType::I8 => ElementType::S8,
-        DType::I32 => ElementType::S32,
-        DType::I64 => ElementType::S64,
-        DType::U8 => ElementType::U8,
-        DType::U32 => ElementType::U32,
-        DType::U64 => ElementType::U64,
-        DType::BF16 => ElementType::BF16,
-        DType::F16 => ElementType::F16,
-        DType::F32 => ElementType::F32,
-        DType::F64 => ElementType::F64,
-    }
-}
 
 fn encode_one(dtype: DType, x: f64) -> Vec<u8> {
     match dtype {

@@ -4,7 +4,7 @@ use xla_moco::graph::{Graph, Shape, emit};
 use xla_moco::pjrt::{Arg, Buffer, Client, Executable};
 
 use crate::array::Array;
-use crate::bytes::{decode, element, encode};
+use crate::bytes::{decode, encode};
 use crate::support::compile;
 
 /// A compiled graph.
@@ -32,7 +32,7 @@ impl<'a> Program<'a> {
         let bytes = encode(shape.dtype, array);
         let device = &self.client.devices()[0];
         self.client
-            .buffer_from_host(&bytes, element(shape.dtype), shape.dims(), device)
+            .buffer_from_host(&bytes, shape.dtype, shape.dims(), device)
             .unwrap()
     }
 

@@ -1,39 +1,15 @@
 //! The table compiles for TPUs too, where libtpu is installed; no TPU is
 //! needed.
 
-use std::process::Command;
-
 use xla_moco::graph::{DType, emit};
 use xla_moco::pjrt::install::{self, ResolveOptions};
-use xla_moco::pjrt::{
-    CompileOptions, Plugin, Program, TPU_DEVICELESS_ENV, Topology, tpu_is_present,
-};
+use xla_moco::pjrt::{CompileOptions, Plugin, Program, Topology};
 
 use crate::module::Module;
 
-/// libtpu reads its environment when it loads, so the check gets a process of
-/// its own.
 #[test]
 fn tpus_take_every_op() {
-    let known = install::candidates("tpu");
-    let Ok(Some(_)) = known.and_then(|k| install::installed(k[0], &ResolveOptions::default()))
-    else {
-        eprintln!("skipped: libtpu is not installed");
-        return;
-    };
-    if tpu_is_present() {
-        eprintln!("skipped: there is a TPU, and this must not touch it");
-        return;
-    }
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--ignored", "--exact", "tpu::in_a_process_of_its_own"])
-        .envs(TPU_DEVICELESS_ENV)
-        .output()
-        .unwrap();
-    let told = String::from_utf8_lossy(&output.stdout);
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{told}\n{errors}");
-    assert!(told.contains("1 passed"), "{told}");
+    crate::support::without_a_tpu("tpu::in_a_process_of_its_own");
 }
 
 #[test]

@@ -1,11 +1,14 @@
 //! What the tests of the runtime share.
 #![allow(dead_code)] // Each test binary uses its part.
 
+use std::process::Command;
 use std::sync::Arc;
 
+use xla_moco::graph::DType;
 use xla_moco::pjrt::install::{self, ResolveOptions};
 use xla_moco::pjrt::{
-    Buffer, Client, ClientOptions, CompileOptions, ElementType, Executable, Plugin, Program,
+    Buffer, Client, ClientOptions, CompileOptions, Executable, Plugin, Program, TPU_DEVICELESS_ENV,
+    tpu_is_present,
 };
 
 /// The known CPU plugins of this machine by package; fetched on first use.
@@ -94,11 +97,31 @@ pub fn compile(client: &Client, text: &str) -> Executable {
 pub fn upload(client: &Client, values: &[f32]) -> Buffer {
     let device = &client.devices()[0];
     client
-        .buffer_from_host(
-            &f32_bytes(values),
-            ElementType::F32,
-            &[values.len()],
-            device,
-        )
+        .buffer_from_host(&f32_bytes(values), DType::F32, &[values.len()], device)
         .unwrap()
+}
+
+/// Runs the ignored test `name` of this binary where libtpu is installed and
+/// no TPU is. libtpu reads its environment when it loads, so the test gets a
+/// process of its own.
+pub fn without_a_tpu(name: &str) {
+    let known = install::candidates("tpu");
+    let Ok(Some(_)) = known.and_then(|k| install::installed(k[0], &ResolveOptions::default()))
+    else {
+        eprintln!("skipped: libtpu is not installed");
+        return;
+    };
+    if tpu_is_present() {
+        eprintln!("skipped: there is a TPU, and this must not touch it");
+        return;
+    }
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", name, "--test-threads=1"])
+        .envs(TPU_DEVICELESS_ENV)
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{told}\n{errors}");
+    assert!(told.contains("1 passed"), "{told}");
 }

@@ -10,7 +10,7 @@ fn config(workers: usize) -> LoaderConfig {
         seed: 5,
         batch: 8,
         px: PX,
-        augment: AugmentConfig::default(),
+        augment: Augment::default(),
         workers,
         prefetch: 2,
         corrupt_limit: 0.01,

@@ -81,9 +81,4 @@ impl Builder {
     pub fn bitcast_convert(&self, x: Value, to: DType) -> Result<Value> {
         self.push1(BitcastConvert { to }, &[x])
     }
-
-    /// 1.0 where the predicate holds, else 0.0.
-    pub fn indicator(&self, p: Value, dtype: DType) -> Result<Value> {
-        self.convert(p, dtype)
-    }
 }

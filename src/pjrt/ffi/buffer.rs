@@ -3,18 +3,19 @@
 use std::any::Any;
 use std::sync::Arc;
 
-use super::super::element::{ElementType, dense_bytes};
+use super::super::element::{dense_bytes, from_code};
 use super::super::error::{Error, Result};
 use super::table::{self, Args, MemoryLayout, Ptr, TiledLayout};
 use super::{Buffer, Client, Event, Handle};
+use crate::graph::DType;
 
 impl Handle<Buffer> {
-    pub fn element_type(&self) -> Result<ElementType> {
+    pub fn element_type(&self) -> Result<DType> {
         let mut args = table::BufferElementType::new();
         args.buffer = self.ptr();
         // SAFETY: the buffer is alive.
         unsafe { self.api.call(&mut args)? };
-        ElementType::from_code(args.element_type).ok_or_else(|| {
+        from_code(args.element_type).ok_or_else(|| {
             Error::Mismatch(format!(
                 "a buffer has PJRT element type {}, which this program does not use",
                 args.element_type

@@ -3,11 +3,12 @@
 use std::ffi::c_char;
 use std::sync::Arc;
 
-use super::super::element::{ElementType, dense_bytes};
+use super::super::element::{code, dense_bytes};
 use super::super::error::{Error, Result};
 use super::table::{self, Args, Ptr};
 use super::value::{self, Value};
 use super::{Api, Buffer, Client, Event, Handle, LoadedExecutable};
+use crate::graph::DType;
 
 /// The runtime copies the bytes before the call returns.
 const IMMUTABLE_ONLY_DURING_CALL: u32 = 0;
@@ -118,7 +119,7 @@ impl Handle<Client> {
     pub fn buffer_from_host(
         self: &Arc<Self>,
         bytes: &[u8],
-        element: ElementType,
+        element: DType,
         dims: &[usize],
         device: &DeviceHandle,
     ) -> Result<Handle<Buffer>> {
@@ -133,7 +134,7 @@ impl Handle<Client> {
     pub fn buffer_from_host_async(
         self: &Arc<Self>,
         bytes: Arc<Vec<u8>>,
-        element: ElementType,
+        element: DType,
         dims: &[usize],
         device: &DeviceHandle,
     ) -> Result<Handle<Buffer>> {
@@ -153,7 +154,7 @@ impl Handle<Client> {
     fn transfer(
         self: &Arc<Self>,
         bytes: &[u8],
-        element: ElementType,
+        element: DType,
         dims: &[usize],
         device: &DeviceHandle,
         semantics: u32,
@@ -174,7 +175,7 @@ impl Handle<Client> {
         let mut args = table::ClientBufferFromHostBuffer::new();
         args.client = self.ptr();
         args.data = bytes.as_ptr().cast();
-        args.element_type = element.code();
+        args.element_type = code(element);
         args.dims = dims.as_ptr();
         args.num_dims = dims.len();
         args.host_buffer_semantics = semantics;

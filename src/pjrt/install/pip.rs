@@ -36,7 +36,7 @@ pub fn download(wheel: &Wheel, folder: &Path) -> Result<PathBuf> {
             last_lines(&output.stdout, 5)
         ));
     }
-    let found = crate::pjrt::hash::sha256_of_file(&file)
+    let found = crate::hash::sha256_of_file(&file)
         .with_context(|| format!("cannot read {}", file.display()))?;
     if found != wheel.sha256 {
         return Err(bad_input!(
