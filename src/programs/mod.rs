@@ -1,1 +1,3 @@
 //! What gets compiled.
+
+pub mod knn_queue;
