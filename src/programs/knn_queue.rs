@@ -8,6 +8,7 @@
 use crate::graph::builder::function;
 use crate::graph::ops::Comparison;
 use crate::graph::{Builder, DType, GraphError, Result, Shape, Sharding, Value};
+use crate::nn::l2_normalize;
 
 /// Features of past training samples, oldest overwritten first.
 #[derive(Clone, Copy, Debug)]
@@ -166,11 +167,4 @@ fn accuracy(b: &Builder, args: &[Value], vote: Vote) -> Result<Value> {
         b.div(count(b.and(right, counted)?)?, count(counted)?)?,
         100.0,
     )
-}
-
-/// Rows of length 1.
-fn l2_normalize(b: &Builder, x: Value) -> Result<Value> {
-    let squared = b.sum(b.mul(x, x)?, &[1])?;
-    let scale = b.rsqrt(b.max(squared, b.full_like(squared, 1e-24)?)?)?;
-    b.mul(x, b.spread(scale, x, &[1])?)
 }
