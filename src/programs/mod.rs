@@ -3,6 +3,7 @@
 pub mod augment;
 pub mod features;
 pub mod knn_queue;
+pub mod neighbours;
 pub mod train_step;
 
 use serde_json::{Value as Json, json};
