@@ -4,7 +4,7 @@ mod support;
 
 use support::{f32_bytes, f32_values, on_each_cpu_plugin};
 use xla_moco::graph::{Builder, DType, Mesh, Shape, Sharding, emit};
-use xla_moco::pjrt::{Arg, Buffer, Client, CompileOptions, Executable, Program};
+use xla_moco::pjrt::{Arg, Buffer, Client, CompileOptions, Executable, Program, export_hlo};
 use xla_moco::programs::knn_queue::{Queue, Samples, Vote, step};
 use xla_moco::rng::{Purpose, Stream};
 
@@ -351,6 +351,26 @@ fn it_is_nan_unless_asked_and_counts_only_what_is_labelled() {
         copies.labels.fill(-1);
         let (_, top1) = run(client, &program, &state, &copies, true);
         assert!(top1.is_nan(), "{plugin}");
+    });
+}
+
+/// No instruction copies the features: the read comes before the write.
+#[test]
+fn the_queue_is_updated_in_place() {
+    let vote = Vote {
+        k: 7,
+        temperature: 0.07,
+        classes: CLASSES,
+    };
+    on_each_cpu_plugin(1, |plugin, client| {
+        let text = build(1, vote);
+        let compile = |options: &CompileOptions| client.compile(&Program { text: &text }, options);
+        let (_, hlo) = export_hlo(&CompileOptions::default(), None, compile).unwrap();
+        let features = format!("f32[{ROWS},{DIM}]");
+        let lines: Vec<&str> = hlo.after_optimizations.lines().collect();
+        assert!(lines.iter().any(|line| line.contains(&features)));
+        let copied = |line: &&&str| line.contains(&features) && line.contains(" copy(");
+        assert_eq!(lines.iter().find(copied), None, "{plugin}");
     });
 }
 

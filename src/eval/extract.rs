@@ -25,8 +25,8 @@ fn batch_size(tokens: usize) -> usize {
 /// The labelled pictures of a data set, or so many drawn from them, as the
 /// features program takes them.
 pub struct Pictures {
-    pub data: Arc<Dataset>,
-    pub limit: Option<usize>,
+    pub(super) data: Arc<Dataset>,
+    limit: Option<usize>,
     workers: usize,
     kept: Option<OnceLock<Vec<EvalBatch>>>,
 }
@@ -40,16 +40,6 @@ impl Pictures {
             workers,
             kept: keep.then(OnceLock::new),
         }
-    }
-
-    /// How many pictures there are, readable or not.
-    pub fn len(&self) -> usize {
-        self.limit
-            .map_or(self.data.len(), |n| n.min(self.data.len()))
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     fn each(

@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::Result;
 
@@ -107,6 +108,7 @@ impl HeldOut {
     /// If a variable is missing, too many pictures are corrupt, or the device
     /// fails.
     pub fn evaluate(&self, backbone: &[(&str, &Buffer)]) -> Result<KnnResult> {
+        let start = Instant::now();
         let bank = self.extractor.run(backbone, &self.bank)?;
         let queries = self.extractor.run(backbone, &self.queries)?;
         if bank.labels.is_empty() || queries.labels.is_empty() {
@@ -116,8 +118,15 @@ impl HeldOut {
                 queries.labels.len()
             ));
         }
+        tracing::debug!(
+            "features of {} + {} pictures: {:.1?}",
+            bank.labels.len(),
+            queries.labels.len(),
+            start.elapsed()
+        );
         let k = self.k.min(bank.labels.len());
         let found = search(&self.client, &bank, &queries, k, self.cache.as_ref())?;
+        tracing::debug!("with their neighbours: {:.1?}", start.elapsed());
         let tally = found.tally(k, self.temperature, self.bank.data.classes());
         Ok(KnnResult {
             top1: tally.top1,

@@ -85,11 +85,24 @@ pub fn step(
         queue.labels,
         queue.ids,
         queue.filled,
+        queue.pointer,
     ];
     let shapes = args.map(|v| v.shape);
-    let yes = function(&shapes, |b, args| Ok(vec![accuracy(b, args, vote)?]))?;
-    let no = function(&shapes, |b, _| Ok(vec![b.scalar(DType::F32, f64::NAN)?]))?;
-    let top1 = b.cond(classify, yes, no, &args)?[0];
+    let yes = function(&shapes, |b, args| {
+        Ok(vec![accuracy(b, &args[..7], vote)?, args[7]])
+    })?;
+    let no = function(&shapes, |b, args| {
+        Ok(vec![b.scalar(DType::F32, f64::NAN)?, args[7]])
+    })?;
+    // The pointer passes through the branch only so that the insertion must
+    // come after it: else the compiler copies the whole queue, twice, to keep
+    // the old rows for the branch.
+    let found = b.cond(classify, yes, no, &args)?;
+    let top1 = found[0];
+    let queue = &Queue {
+        pointer: found[1],
+        ..*queue
+    };
     Ok((enqueue(b, queue, &batch, rows, size)?, top1))
 }
 
