@@ -6,7 +6,6 @@ pub mod cli;
 pub mod config;
 pub mod data;
 pub mod error;
-pub mod eval;
 pub mod graph;
 mod hash;
 pub mod methods;

@@ -72,6 +72,10 @@ fn summary(outcome: &Outcome, config: &Path) -> Result<String> {
             text,
             "nothing to do: {step} of {total} steps are done; a larger --steps, or none, goes on"
         )?,
+        (End::Interrupted, _) if step == 0 => writeln!(
+            text,
+            "stopped by a signal before the first step; run the same command again to begin"
+        )?,
         (End::Interrupted, _) => writeln!(
             text,
             "stopped by a signal after step {step} of {total}, and saved; run the same command \

@@ -4,16 +4,14 @@
 //!
 //! | module | what it does |
 //! |---|---|
-//! | [`pictures`] | opens the training pictures and the held-out ones |
-//! | [`plan`] | what happens after which step: schedule, evaluations, checkpoints, stop |
-//! | [`folder`] | takes the run's folder and finds what is to be resumed |
-//! | [`session`] | plugin, client, program, compilation, state: all that is there before the first step |
-//! | [`state`] | the train state on the devices, and its copies on the host |
-//! | [`feed`] | a batch and the step's scalars, to the devices |
-//! | [`in_flight`] | steps enqueued and not finished; reads their metrics back |
-//! | [`run_loop`] | the loop itself |
-//! | [`held_out`] | kNN on held-out pictures, between steps |
-//! | [`records`] | metrics, events, TensorBoard, progress |
+//! | `pictures` | opens the training pictures and the held-out ones |
+//! | `plan` | what happens after which step: schedule, evaluations, checkpoints, stop |
+//! | `folder`, `origin` | takes the run's folder; whether what is there can be gone on from, and to the same bits |
+//! | `session` | plugin, client, program, compilation, state: all that is there before the first step |
+//! | `devices`, `state`, `feed` | arrays to the devices; the train state there, and its copies on the host; a step's batch and scalars |
+//! | `run_loop` | the loop itself |
+//! | `in_flight`, `clock` | steps enqueued and not finished, and their metrics; where the time goes |
+//! | `records`, `corrupt_list`, `held_out` | metrics, events, TensorBoard, progress |
 //!
 //! Invariants:
 //! - The state after step N is a pure function of (configuration, pictures,

@@ -89,3 +89,51 @@ impl Plan {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// 10 steps an epoch, 25 in all.
+    fn plan(steps: Option<u64>) -> Result<Plan> {
+        let config = RunConfig::from_value(json!({
+            "batch": 16,
+            "optimizer": { "name": "adamw", "base_lr": 1e-3, "weight_decay": 0.1 },
+            "model": { "arch": "vit", "blocks": 1, "dim": 16, "heads": 2, "patch": 8, "image_size": 16 },
+            "schedule": { "total_steps": 25, "warmup_steps": 2 },
+            "checkpoint": { "every_steps": 8 },
+            "monitor": { "knn_every": 0 },
+            "eval": { "every_epochs": 1.0 },
+        }))?;
+        Plan::new(&config, 165, steps)
+    }
+
+    fn due(plan: &Plan, at: impl Fn(&Plan, u64) -> bool) -> Vec<u64> {
+        (0..=plan.stop).filter(|&step| at(plan, step)).collect()
+    }
+
+    #[test]
+    fn what_is_due_when() {
+        let plan = plan(None).unwrap();
+        assert_eq!(due(&plan, Plan::evaluates), [0, 10, 20, 25]);
+        assert_eq!(
+            due(&plan, |plan, step| step > 0 && plan.saves(step)),
+            [8, 16, 24, 25]
+        );
+        assert_eq!(due(&plan, Plan::classifies), [0; 0]);
+        assert_eq!(plan.epoch(5), 0.5);
+        assert_eq!(plan.end_at(25), End::Finished);
+    }
+
+    #[test]
+    fn an_early_stop_changes_nothing_but_the_end() {
+        let (whole, early) = (plan(None).unwrap(), plan(Some(9)).unwrap());
+        assert_eq!(early.schedule, whole.schedule);
+        assert_eq!(due(&early, Plan::evaluates), [0, 9]);
+        assert_eq!(early.end_at(9), End::Stopped);
+        assert_eq!(plan(Some(99)).unwrap().stop, 25);
+        assert!(plan(Some(0)).unwrap_err().is::<crate::error::BadInput>());
+    }
+}

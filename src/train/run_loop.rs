@@ -24,10 +24,8 @@ use crate::report::{Severity, read_events};
 
 /// Steps enqueued at once: one runs, and the next is there when it is done.
 const MAX_IN_FLIGHT: usize = 2;
-/// What the state's tensors that make features begin with.
-const BACKBONE: &str = "base_encoder.";
-/// Those of the backbone's that do not: the projector.
-const HEAD: &str = "base_encoder.head.";
+/// What the names of the tensors that make features begin with.
+const BASE_ENCODER: &str = "base_encoder.";
 /// In an event: the step of a checkpoint that retention must leave.
 const KEPT: &str = "kept_checkpoint";
 
@@ -216,13 +214,11 @@ impl<'a> RunLoop<'a> {
         let Some(held_out) = &self.session.held_out else {
             return Ok(());
         };
-        let mut backbone = self.session.state.under(BACKBONE);
-        backbone.retain(|(name, _)| !name.starts_with(HEAD));
         let knn = held_out
-            .evaluate(&backbone)
+            .evaluate(&self.session.state.under(BASE_ENCODER))
             .context("cannot classify the held-out pictures")?;
         let of = format!("k {}, bank {}, {} queries", knn.k, knn.bank, knn.queries);
-        self.records.held_out(self.step, f64::from(knn.top1), &of)
+        self.records.held_out(self.step, knn.top1, &of)
     }
 
     /// The first loss that is not finite. The newest checkpoint of which it is

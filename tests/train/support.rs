@@ -233,6 +233,16 @@ impl Running {
         assert!(status.unwrap().success());
     }
 
+    /// Sends it again and again until the process has ended.
+    pub fn insist(&mut self, name: &str) {
+        let start = Instant::now();
+        while self.child().try_wait().unwrap().is_none() {
+            assert!(start.elapsed() < PATIENCE, "it does not end");
+            self.signal(name);
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     pub fn end(mut self) -> Ended {
         let child = self.0.take().unwrap();
         child.wait_with_output().unwrap().into()
