@@ -2,6 +2,8 @@
 
 pub mod augment;
 pub mod features;
+pub mod knn_queue;
+pub mod neighbours;
 pub mod train_step;
 
 use serde_json::{Value as Json, json};
