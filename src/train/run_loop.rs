@@ -107,9 +107,15 @@ impl<'a> RunLoop<'a> {
         self.records.clock.start();
         while self.step < self.plan.stop && !self.stop.is_set() {
             self.enqueue_step()?;
-            if self.plan.evaluates(self.step) && !self.stop.is_set() {
+            let is_last = self.step == self.plan.stop;
+            if self.plan.evaluates(self.step) && (is_last || !self.stop.is_set()) {
                 self.collect(0)?;
-                self.evaluate()?;
+                if let Err(error) = self.evaluate() {
+                    // The state is sound and must not be lost with it.
+                    self.begin_save()?;
+                    self.save_if_written()?;
+                    return Err(error);
+                }
                 self.records.clock.start();
             }
             if self.plan.saves(self.step) {

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::support::{BATCH, STEPS, Site};
+use super::support::{BATCH, STEPS, Site, synth, text};
 
 #[test]
 fn a_run_leaves_the_files_of_the_contract() {
@@ -86,21 +86,7 @@ fn a_finished_run_says_so_and_is_left_alone() {
 fn pictures_without_classes_train_without_monitor() {
     let site = Site::new();
     let pictures = site.path("pictures");
-    let made = super::support::binary()
-        .args([
-            "data",
-            "synth",
-            "--classes",
-            "1",
-            "--images",
-            "32",
-            "--size",
-            "16",
-            "--out",
-        ])
-        .arg(&pictures)
-        .status();
-    assert!(made.unwrap().success());
+    synth(&pictures, 1, 32);
     // One that cannot be decoded: it is replaced, named and told of.
     let class = fs::read_dir(&pictures)
         .unwrap()
@@ -109,7 +95,7 @@ fn pictures_without_classes_train_without_monitor() {
         .unwrap()
         .path();
     fs::write(class.join("text.jpg"), "no picture").unwrap();
-    let path = super::support::text(&pictures);
+    let path = text(&pictures);
     let ended = site.trained(&["--data", path, "--steps", "4"]);
     ended.says(&["kNN monitor is off", "text.jpg"]);
     assert!(!ended.stdout.contains("held-out"), "{}", ended.stdout);
@@ -124,4 +110,21 @@ fn pictures_without_classes_train_without_monitor() {
             .unwrap()
             .ends_with(".png")
     );
+}
+
+#[test]
+fn a_failed_evaluation_does_not_cost_the_state() {
+    let site = Site::new();
+    let pictures = site.path("pictures");
+    synth(&pictures.join("train"), 2, 32);
+    synth(&pictures.join("test"), 2, 8);
+    for class in fs::read_dir(pictures.join("test")).unwrap() {
+        for picture in fs::read_dir(class.unwrap().path()).unwrap() {
+            fs::write(picture.unwrap().path(), "no picture").unwrap();
+        }
+    }
+    let later = ["--set", "eval.at_start=false", "--steps", "3"];
+    let ended = site.train(&[&["--data", text(&pictures)], &later[..]].concat());
+    ended.refused(&["cannot classify the held-out pictures", "corrupt"]);
+    assert_eq!(site.checkpoints(), [3]);
 }

@@ -126,7 +126,7 @@ impl Site {
 
     /// Asserts that the run is done, and as if nothing had broken it off.
     pub fn is_as_unbroken(&self) {
-        let (state, losses) = unbroken();
+        let Unbroken { state, losses } = unbroken();
         let own = fs::read(self.checkpoint(STEPS, "state.safetensors")).unwrap();
         assert!(own == *state, "the state differs from an unbroken run's");
         assert_eq!(self.losses(), *losses);
@@ -146,16 +146,21 @@ impl Site {
     }
 }
 
-/// The last state of a run that nothing breaks off, and its losses by step.
-fn unbroken() -> &'static (Vec<u8>, Vec<(u64, f64)>) {
-    static UNBROKEN: OnceLock<(Vec<u8>, Vec<(u64, f64)>)> = OnceLock::new();
+/// A run that nothing breaks off: its last state, and its losses by step.
+struct Unbroken {
+    state: Vec<u8>,
+    losses: Vec<(u64, f64)>,
+}
+
+fn unbroken() -> &'static Unbroken {
+    static UNBROKEN: OnceLock<Unbroken> = OnceLock::new();
     UNBROKEN.get_or_init(|| {
         let site = Site::new();
         site.trained(&[]);
         let losses = site.losses();
         assert_eq!(losses.len(), STEPS);
         let state = fs::read(site.checkpoint(STEPS, "state.safetensors")).unwrap();
-        (state, losses)
+        Unbroken { state, losses }
     })
 }
 
@@ -163,6 +168,17 @@ pub fn binary() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_xla-moco"));
     command.env_remove("XLA_MOCO_LOG").env_remove("NPROC");
     command
+}
+
+/// Makes a folder of pictures in class folders.
+pub fn synth(folder: &Path, classes: u32, images: u32) {
+    let numbers = [classes, images].map(|n| n.to_string());
+    let ended = Ended::of(
+        binary()
+            .args(["data", "synth", "--size", "16", "--out", text(folder)])
+            .args(["--classes", &numbers[0], "--images", &numbers[1]]),
+    );
+    assert_eq!(ended.code, Some(0), "{ended:?}");
 }
 
 pub fn text(path: &Path) -> &str {
