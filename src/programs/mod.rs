@@ -6,8 +6,8 @@ pub mod train_step;
 
 use serde_json::{Value as Json, json};
 
-use crate::config::RunConfig;
-use crate::graph::{Graph, Mesh, Shape, emit};
+use crate::config::{Lowering, RunConfig};
+use crate::graph::{Graph, Mesh, Shape, block, emit};
 
 /// A program: its graph, and how its arguments and results line up.
 pub struct Program {
@@ -71,4 +71,14 @@ impl HostArray {
 /// The mesh that a configuration asks for; none for one device.
 pub fn mesh(config: &RunConfig) -> Option<Mesh> {
     (config.mesh.data > 1).then(|| Mesh::data(config.mesh.data))
+}
+
+/// How the trunk is lowered for devices of a PJRT platform (`cpu`, `cuda`,
+/// `tpu`): as the configuration says, and where it leaves it open, unrolled.
+pub fn lowering(config: &RunConfig, _platform: &str) -> block::Lowering {
+    match config.lowering {
+        Lowering::Auto | Lowering::Unrolled => block::Lowering::Unrolled,
+        Lowering::Remat => block::Lowering::Remat,
+        Lowering::Scan => block::Lowering::Scan,
+    }
 }

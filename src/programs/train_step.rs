@@ -31,6 +31,30 @@ pub struct TrainStep<'a> {
     pub lowering: Lowering,
 }
 
+/// What the train step has to know of the training set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TrainingSet {
+    pub images: usize,
+    /// 0 where the pictures have no labels.
+    pub classes: usize,
+}
+
+impl<'a> TrainStep<'a> {
+    /// The step that `train` runs and `export` writes. The kNN monitor is on
+    /// where the configuration asks for it and the pictures have labels.
+    pub fn of_run(config: &'a RunConfig, set: TrainingSet, platform: &str) -> Self {
+        let monitored = config.monitor.knn_every > 0 && set.classes > 0;
+        let queue = config.monitor.queue_size(set.images, config.batch);
+        Self {
+            config,
+            views: Views::Augmented,
+            queue: if monitored { queue } else { 0 },
+            classes: set.classes,
+            lowering: super::lowering(config, platform),
+        }
+    }
+}
+
 /// The arguments that are not state.
 struct Batch {
     views: [Value; 2],
