@@ -2,6 +2,7 @@
 
 pub mod augment;
 pub mod features;
+pub mod summary;
 pub mod train_step;
 
 use serde_json::{Value as Json, json};

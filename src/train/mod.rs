@@ -1,1 +1,5 @@
-//! The training loop.
+//! The loop and what it needs.
+
+mod pictures;
+
+pub use pictures::Pictures;

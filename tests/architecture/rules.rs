@@ -110,7 +110,7 @@ const MACROS: &[&str] = &[
 /// Tests inside of it are bound by no rule.
 pub fn violations(file: &str, text: &str) -> Vec<String> {
     let path = module_path(file);
-    if path.iter().any(|part| *part == "tests") {
+    if path.contains(&"tests") {
         return vec![];
     }
     let program = program(text);
@@ -175,7 +175,7 @@ impl Module {
         let first = used.split("::").next().unwrap_or(used);
         let fits =
             |allowed: &&str| matches!(*allowed, "*") || *allowed == first || *allowed == used;
-        first == self.name || self.uses.iter().any(|allowed| fits(&allowed))
+        first == self.name || self.uses.iter().any(fits)
     }
 }
 
