@@ -6,6 +6,7 @@ use anyhow::Result;
 
 use crate::config::{self, SYNTHETIC};
 use crate::data::{DataSpec, Dataset};
+use crate::programs::train_step::TrainingSet;
 
 /// The training pictures, and the held-out ones that belong to them.
 pub struct Pictures {
@@ -55,6 +56,17 @@ impl Pictures {
             train: Arc::new(train),
             test: test.filter(Dataset::is_labelled).map(Arc::new),
         })
+    }
+
+    /// What the train step has to know of the training pictures.
+    pub fn training_set(&self) -> TrainingSet {
+        TrainingSet {
+            images: self.train.len(),
+            classes: match self.train.is_labelled() {
+                true => self.train.classes().len(),
+                false => 0,
+            },
+        }
     }
 }
 
