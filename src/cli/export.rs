@@ -7,6 +7,7 @@ use clap::ValueEnum;
 
 use super::training_set::{UNKNOWN, training_set};
 use super::{ConfigArgs, print};
+use crate::bad_input;
 use crate::checkpoint::atomic;
 use crate::config::RunConfig;
 use crate::graph::graphviz::graphviz;
@@ -14,6 +15,7 @@ use crate::pjrt::install::{self, ResolveOptions};
 use crate::pjrt::{self, Client, ClientOptions, CompileOptions, HloText};
 use crate::programs::train_step::{self, TrainStep};
 use crate::programs::{self, features};
+use crate::train::{Pictures, first_arguments};
 
 /// Write the very program that train runs
 ///
@@ -23,6 +25,8 @@ use crate::programs::{self, features};
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Examples:
   xla-moco export --config configs/quickstart.json --format stablehlo --out step.mlir
+  xla-moco export --config configs/quickstart.json --format stablehlo --out step.mlir \\
+      --arguments step.safetensors
   xla-moco export --config configs/quickstart.json --format hlo-optimized --pjrt cpu
   xla-moco export --config configs/quickstart.json --format dot | dot -Tsvg > step.svg")]
 pub struct Args {
@@ -48,6 +52,10 @@ pub struct Args {
     /// Where to; stdout by default
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
+
+    /// Also write the arguments of the run's first step, as safetensors
+    #[arg(long, value_name = "FILE")]
+    pub arguments: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -73,6 +81,11 @@ pub enum Program {
 
 pub fn run(args: Args) -> Result<()> {
     let config = args.config.load()?;
+    if args.arguments.is_some() && args.program != Program::TrainStep {
+        return Err(bad_input!(
+            "--arguments are those of a run's first step: expected --program train_step"
+        ));
+    }
     let program = match args.program {
         Program::TrainStep => {
             let set = training_set(&config).unwrap_or(UNKNOWN);
@@ -80,6 +93,11 @@ pub fn run(args: Args) -> Result<()> {
         }
         Program::Features => features::build(&config, config.batch)?,
     };
+    if let Some(path) = &args.arguments {
+        let pictures = Pictures::open(&config.data)?;
+        let arguments = first_arguments(&config, &pictures, &program)?;
+        atomic::replace(path, |file| arguments.write(file).map(|_| ()))?;
+    }
     let text = match args.format {
         Format::Stablehlo => program.text(),
         Format::Dot => graphviz(&program.graph, args.depth),

@@ -9,17 +9,11 @@ use crate::train::Pictures;
 /// the kNN monitor.
 pub(super) fn training_set(config: &RunConfig) -> Option<TrainingSet> {
     match Pictures::open(&config.data) {
-        Ok(pictures) => Some(TrainingSet {
-            images: pictures.train.len(),
-            classes: match pictures.train.is_labelled() {
-                true => pictures.train.classes().len(),
-                false => 0,
-            },
-        }),
+        Ok(pictures) => Some(pictures.training_set()),
         Err(error) => {
             tracing::warn!(
-                "the training pictures cannot be opened, so the step has no kNN monitor, which \
-                 `train` adds for labelled pictures; give them with --data ({error:#})"
+                "the training pictures cannot be opened, so the step is shown without the kNN \
+                 monitor, which `train` adds for labelled pictures; give them with --data ({error:#})"
             );
             None
         }

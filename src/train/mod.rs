@@ -10,6 +10,7 @@
 //! | [`session`] | plugin, client, program, compilation, state: all that is there before the first step |
 //! | [`state`] | the train state on the devices, and its copies on the host |
 //! | [`feed`] | a batch and the step's scalars, to the devices |
+//! | [`first_step`] | the first step's arguments on the host, for another client |
 //! | [`in_flight`] | steps enqueued and not finished; reads their metrics back |
 //! | [`run_loop`] | the loop itself |
 //! | [`held_out`] | kNN on held-out pictures, between steps |
@@ -28,6 +29,7 @@ mod clock;
 mod corrupt_list;
 mod devices;
 mod feed;
+mod first_step;
 mod folder;
 mod held_out;
 mod in_flight;
@@ -54,6 +56,7 @@ use run_loop::RunLoop;
 use session::Session;
 use signals::StopRequest;
 
+pub use first_step::first_arguments;
 pub use pictures::Pictures;
 
 /// What is to be run, and where.
