@@ -137,6 +137,7 @@ pub fn run(options: &Options) -> Result<Outcome> {
     pjrt::pin_threads(folder.threads().unwrap_or_else(pjrt::pinned_threads))?;
 
     let mut records = Records::open(&folder, config, &plan)?;
+    records.started(&pictures)?;
     let outcome = (|| {
         let session = Session::start(options, &pictures, &mut folder, &mut records)?;
         RunLoop::new(
@@ -154,6 +155,8 @@ pub fn run(options: &Options) -> Result<Outcome> {
         Ok(ended) => ended,
         Err(error) => {
             records.failed(&error);
+            // The error itself matters more than a page about it.
+            let _ = report::write_html(&folder.run);
             return Err(error);
         }
     };

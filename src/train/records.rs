@@ -8,6 +8,7 @@ use super::clock::Clock;
 use super::corrupt_list::CorruptList;
 use super::folder::Folder;
 use super::in_flight::Finished;
+use super::pictures::Pictures;
 use super::plan::Plan;
 use crate::checkpoint::Saved;
 use crate::config::RunConfig;
@@ -121,6 +122,30 @@ impl Records {
             input_wait: recent.input_wait(),
         });
         Ok(loss)
+    }
+
+    /// What this process is about to do.
+    pub fn started(&mut self, pictures: &Pictures) -> Result<()> {
+        let (config, plan, step) = (&self.config, &self.plan, self.written);
+        let begun = match step {
+            0 => "starting".to_owned(),
+            step => format!("going on after step {step}"),
+        };
+        let message = format!(
+            "{begun}: {}, {} pictures ({}), {} a step",
+            plan.length(config),
+            pictures.train.len(),
+            pictures.train.kind(),
+            config.batch
+        );
+        let evidence = json!({
+            "data": config.data.path,
+            "pictures": pictures.train.len(),
+            "classes": pictures.train.classes().len(),
+            "total_steps": plan.schedule.total_steps,
+            "stop": plan.stop,
+        });
+        self.tell(step, "started", Severity::Info, &message, evidence)
     }
 
     /// A closure that makes the metrics written so far survive a power

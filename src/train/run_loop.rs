@@ -63,25 +63,6 @@ impl<'a> RunLoop<'a> {
         stop: &'a StopRequest,
     ) -> Result<Self> {
         let step = folder.step();
-        let begun = match folder.resume_step() {
-            Some(step) => format!("going on after step {step}"),
-            None => "starting".to_owned(),
-        };
-        let message = format!(
-            "{begun}: {}, {} pictures ({}), {} a step",
-            plan.length(config),
-            pictures.train.len(),
-            pictures.train.kind(),
-            config.batch
-        );
-        let evidence = json!({
-            "data": config.data.path,
-            "pictures": pictures.train.len(),
-            "classes": pictures.train.classes().len(),
-            "total_steps": plan.schedule.total_steps,
-            "stop": plan.stop,
-        });
-        records.tell(step, "started", Severity::Info, &message, evidence)?;
         let kept = read_events(&folder.run)?.into_iter();
         let retention = Retention {
             keep_last: NonZeroUsize::new(config.checkpoint.keep_last)

@@ -16,15 +16,14 @@ use super::records::Records;
 use super::state::{self, DeviceState};
 use crate::bad_input;
 use crate::checkpoint::Origin;
-use crate::config::{self, RunConfig};
+use crate::config::RunConfig;
 use crate::eval::knn::HeldOut;
-use crate::graph::block::Lowering;
 use crate::pjrt::install::{self, ResolveOptions};
 use crate::pjrt::{
     self, Arg, Buffer, Client, ClientOptions, CompileCache, CompileOptions, Event, Executable,
 };
 use crate::programs::Program;
-use crate::programs::train_step::{self, TrainStep, Views};
+use crate::programs::train_step::{self, TrainStep};
 use crate::report::Severity;
 
 /// A run that is ready to train.
@@ -55,22 +54,16 @@ impl Session {
         let client = connect(options)?;
         tell_plugin(&client, records, step)?;
 
-        let queue = queue(config, pictures);
-        let classes = pictures.train.classes().len();
-        if queue == 0 {
+        let step_of_run =
+            TrainStep::of_run(config, pictures.training_set(), client.platform_name());
+        if step_of_run.queue == 0 {
             let why = match pictures.train.is_labelled() {
                 true => "it has no queue",
-                false => "the pictures have no classes",
+                false => "the pictures are not of two classes or more",
             };
             tracing::info!("the kNN monitor is off: {why}");
         }
-        let program = train_step::build(&TrainStep {
-            config,
-            views: Views::Augmented,
-            queue,
-            classes,
-            lowering: lowering(config),
-        })?;
+        let program = train_step::build(&step_of_run)?;
         let text = program.text();
         let cache = match options.compile_cache {
             true => Some(CompileCache::of_user()?),
@@ -138,25 +131,6 @@ fn connect(options: &Options) -> Result<Arc<Client>> {
         ..ClientOptions::default()
     };
     Client::new(&plugin, &devices)
-}
-
-/// Rows of the kNN monitor's queue; it needs labels.
-fn queue(config: &RunConfig, pictures: &Pictures) -> usize {
-    match pictures.train.is_labelled() {
-        true => config
-            .monitor
-            .queue_size(pictures.train.len(), config.batch),
-        false => 0,
-    }
-}
-
-/// Written-out blocks are the quickest; the others save memory.
-fn lowering(config: &RunConfig) -> Lowering {
-    match config.lowering {
-        config::Lowering::Auto | config::Lowering::Unrolled => Lowering::Unrolled,
-        config::Lowering::Remat => Lowering::Remat,
-        config::Lowering::Scan => Lowering::Scan,
-    }
 }
 
 fn compile(
