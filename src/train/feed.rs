@@ -1,11 +1,15 @@
 //! What a step takes beside the state: a batch and some scalars.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use anyhow::{Context, Result, bail};
 
 use super::devices::Devices;
-use crate::data::Batch;
+use super::pictures::Pictures;
+use super::plan::Plan;
+use crate::config::RunConfig;
+use crate::data::{Batch, Loader, LoaderConfig};
 use crate::graph::{Input, Mesh};
 use crate::pjrt::Buffer;
 
@@ -19,6 +23,34 @@ pub struct Scalars {
     pub step: i32,
     /// Whether the kNN monitor classifies this batch.
     pub classify: bool,
+}
+
+impl Scalars {
+    /// Those of the update of number `update`, from 0.
+    pub fn of(config: &RunConfig, plan: &Plan, update: u64) -> Result<Self> {
+        Ok(Self {
+            lr: plan.schedule.lr(config.peak_lr(), update) as f32,
+            momentum: plan.schedule.momentum(&config.method, update) as f32,
+            step: i32::try_from(update).context("a run has less than 2^31 steps")?,
+            classify: plan.classifies(update + 1),
+        })
+    }
+}
+
+/// The batches of some steps, counted from 0.
+pub fn loader(config: &RunConfig, pictures: &Pictures, steps: Range<u64>) -> Result<Loader> {
+    let loader = LoaderConfig {
+        seed: config.seed,
+        batch: config.batch,
+        px: config.model.image_size as u32,
+        augment: config.augment.clone(),
+        workers: config.data.worker_count(),
+        prefetch: config.data.prefetch,
+        corrupt_limit: config.data.corrupt_limit,
+        rows: 0..config.batch,
+        steps,
+    };
+    Loader::new(pictures.train.clone(), loader)
 }
 
 /// Copies everything that `inputs` name to the devices: for each device its
@@ -50,7 +82,7 @@ pub fn upload(
 }
 
 /// An argument's content, little-endian.
-fn host_bytes<'a>(name: &str, batch: &'a Batch, scalars: &Scalars) -> Result<Cow<'a, [u8]>> {
+pub fn host_bytes<'a>(name: &str, batch: &'a Batch, scalars: &Scalars) -> Result<Cow<'a, [u8]>> {
     fn join<const N: usize>(parts: impl Iterator<Item = [u8; N]>) -> Cow<'static, [u8]> {
         Cow::Owned(parts.flatten().collect())
     }

@@ -9,6 +9,7 @@
 //! | `folder`, `origin` | takes the run's folder; whether what is there can be gone on from, and to the same bits |
 //! | `session` | plugin, client, program, compilation, state: all that is there before the first step |
 //! | `devices`, `state`, `feed` | arrays to the devices; the train state there, and its copies on the host; a step's batch and scalars |
+//! | `first_step` | the first step's arguments on the host, for another client |
 //! | `run_loop` | the loop itself |
 //! | `in_flight`, `clock` | steps enqueued and not finished, and their metrics; where the time goes |
 //! | `records`, `corrupt_list`, `held_out` | metrics, events, TensorBoard, progress |
@@ -26,6 +27,7 @@ mod clock;
 mod corrupt_list;
 mod devices;
 mod feed;
+mod first_step;
 mod folder;
 mod held_out;
 mod in_flight;
@@ -52,6 +54,7 @@ use run_loop::RunLoop;
 use session::Session;
 use signals::StopRequest;
 
+pub use first_step::first_arguments;
 pub use pictures::Pictures;
 
 /// What is to be run, and where.

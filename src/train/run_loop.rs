@@ -19,7 +19,7 @@ use super::signals::StopRequest;
 use super::state::Copy;
 use crate::checkpoint::{self, Retention, RunDir, Saver};
 use crate::config::{OnUnhealthy, RunConfig};
-use crate::data::{Loader, LoaderConfig};
+use crate::data::Loader;
 use crate::report::{Severity, read_events};
 
 /// Steps enqueued at once: one runs, and the next is there when it is done.
@@ -61,17 +61,6 @@ impl<'a> RunLoop<'a> {
         stop: &'a StopRequest,
     ) -> Result<Self> {
         let step = folder.step();
-        let loader = LoaderConfig {
-            seed: config.seed,
-            batch: config.batch,
-            px: config.model.image_size as u32,
-            augment: config.augment.clone(),
-            workers: config.data.worker_count(),
-            prefetch: config.data.prefetch,
-            corrupt_limit: config.data.corrupt_limit,
-            rows: 0..config.batch,
-            steps: step..plan.stop,
-        };
         let kept = read_events(&folder.run)?.into_iter();
         let retention = Retention {
             keep_last: NonZeroUsize::new(config.checkpoint.keep_last)
@@ -86,7 +75,7 @@ impl<'a> RunLoop<'a> {
             plan,
             stop,
             run: folder.run.clone(),
-            loader: Loader::new(pictures.train.clone(), loader)?,
+            loader: feed::loader(config, pictures, step..plan.stop)?,
             in_flight: InFlight::new()?,
             saver: Saver::new(&folder.run, session.origin.clone(), retention),
             session,
@@ -139,13 +128,7 @@ impl<'a> RunLoop<'a> {
             .loader
             .next()
             .context("the loader has no batch for this step")??;
-        let (schedule, config) = (&self.plan.schedule, self.config);
-        let scalars = Scalars {
-            lr: schedule.lr(config.peak_lr(), update) as f32,
-            momentum: schedule.momentum(&config.method, update) as f32,
-            step: i32::try_from(update).context("a run has less than 2^31 steps")?,
-            classify: self.plan.classifies(update + 1),
-        };
+        let scalars = Scalars::of(self.config, self.plan, update)?;
         let session = &mut self.session;
         let arguments = &session.program.graph.inputs[session.program.state..];
         let inputs = feed::upload(arguments, &session.devices, &batch, &scalars)?;

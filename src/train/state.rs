@@ -175,7 +175,7 @@ pub fn arrays(snapshot: Snapshot) -> Result<Vec<HostArray>> {
 }
 
 /// An element type as the file format calls it.
-fn stored(dtype: DType) -> Dtype {
+pub fn stored(dtype: DType) -> Dtype {
     match dtype {
         DType::Pred => Dtype::BOOL,
         DType::I8 => Dtype::I8,
