@@ -1,1 +1,3 @@
-//! Optimizers and schedules.
+//! Optimizers: how gradients change parameters.
+
+pub mod adamw;

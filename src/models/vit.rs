@@ -1,0 +1,107 @@
+//! The Vision Transformer of timm 0.4.9 (Dosovitskiy et al. 2021): pre-norm
+//! blocks, exact GELU, the class token after the final norm.
+
+use crate::config::{Model, PatchProjection};
+use crate::graph::block::{self, Lowering};
+use crate::graph::{Builder, Graph, Result, Value};
+use crate::nn::{
+    Init, Mode, Role, Site, Spec, Variables, attention, attention_specs, layer_norm,
+    layer_norm_specs, mlp, mlp_specs, patch_embed, patch_embed_specs, under,
+};
+
+/// The variables under timm's names, such as `blocks.0.attn.qkv.weight`.
+pub fn specs(model: &Model) -> Vec<Spec> {
+    let (dim, tokens) = (model.dim, 1 + model.patches());
+    let side = model.image_size / model.patch;
+    let projection = match model.patch_projection {
+        PatchProjection::Frozen => Role::Frozen,
+        PatchProjection::Learned => Role::Trained,
+    };
+    let mut specs = vec![
+        Spec::trained("cls_token", &[1, 1, dim], Init::Normal(1e-6)),
+        Spec::trained("pos_embed", &[1, tokens, dim], Init::Sincos2d { side })
+            .with_role(Role::Frozen),
+    ];
+    let patches = under("patch_embed", patch_embed_specs(dim, model.patch));
+    specs.extend(patches.map(|spec| spec.with_role(projection)));
+    for i in 0..model.blocks {
+        specs.extend(under(&format!("blocks.{i}"), block_specs(model)));
+    }
+    specs.extend(under("norm", layer_norm_specs(dim)));
+    specs
+}
+
+fn block_specs(model: &Model) -> Vec<Spec> {
+    let dim = model.dim;
+    under("norm1", layer_norm_specs(dim))
+        .chain(under("attn", attention_specs(dim)))
+        .chain(under("norm2", layer_norm_specs(dim)))
+        .chain(under("mlp", mlp_specs(dim, model.mlp_ratio * dim)))
+        .collect()
+}
+
+/// How the trunk becomes ops.
+#[derive(Clone, Copy, Debug)]
+pub struct Trunk {
+    pub lowering: Lowering,
+    /// Whether gradients of it will be asked for.
+    pub differentiable: bool,
+}
+
+/// Normalised pictures [B, 3, S, S] to the class token's features [B, dim]
+/// after the final norm, in the compute type.
+pub fn vit(site: &Site, model: &Model, trunk: Trunk, x: Value) -> Result<Value> {
+    let b = site.b;
+    let _scope = site.enter();
+    let (batch, dim) = (x.dim(0), model.dim);
+    let patches = patch_embed(&site.at("patch_embed"), x)?;
+    let x = {
+        let _scope = b.scope("embed");
+        let class = b.broadcast_to(site.get("cls_token")?, &[batch, 1, dim])?;
+        let class = b.convert(class, site.compute)?;
+        let position = b.convert(site.get("pos_embed")?, site.compute)?;
+        b.add(b.concatenate(&[class, patches], 1)?, position)?
+    };
+    let specs = block_specs(model);
+    let layers: Vec<Vec<Value>> = (0..model.blocks)
+        .map(|i| {
+            let layer = site.at(&format!("blocks.{i}"));
+            specs.iter().map(|spec| layer.get(&spec.name)).collect()
+        })
+        .collect::<Result<_>>()?;
+    let x = match layers.first() {
+        None => x,
+        Some(first) => {
+            let body = block_body(site, model, &specs, x, first)?;
+            let Trunk {
+                lowering,
+                differentiable,
+            } = trunk;
+            block::apply(b, "blocks", &body, x, &layers, lowering, differentiable)?
+        }
+    };
+    let class = b.reshape(b.slice_axis(x, 1, 0, 1)?, &[batch, dim])?;
+    layer_norm(&site.at("norm"), class)
+}
+
+/// A block as a closed function of the tokens and its own variables.
+fn block_body(
+    site: &Site,
+    model: &Model,
+    specs: &[Spec],
+    x: Value,
+    layer: &[Value],
+) -> Result<Graph> {
+    let b = Builder::new();
+    let x = b.input("x", x.shape);
+    let own = specs.iter().zip(layer);
+    let own = own.map(|(spec, value)| (spec.name.clone(), b.input(&spec.name, value.shape)));
+    let variables = Variables::new(own.collect::<Vec<_>>());
+    let site = Site::new(&b, &variables, site.compute, Mode::Evaluate);
+    let y = layer_norm(&site.at("norm1"), x)?;
+    let x = b.add(x, attention(&site.at("attn"), y, model.heads)?)?;
+    let y = layer_norm(&site.at("norm2"), x)?;
+    let x = b.add(x, mlp(&site.at("mlp"), y)?)?;
+    b.output("y", x);
+    b.finish()
+}

@@ -1,0 +1,92 @@
+//! Normalisation. Statistics and results of the arithmetic are f32.
+
+use super::{Init, Mode, Role, Site, Spec};
+use crate::graph::{DType, Result, Value};
+
+const LAYER_NORM_EPS: f64 = 1e-6;
+const BATCH_NORM_EPS: f64 = 1e-5;
+/// Share of the batch in the new running statistics.
+const BATCH_NORM_MOMENTUM: f64 = 0.1;
+
+fn affine(dim: usize) -> Vec<Spec> {
+    vec![
+        Spec::trained("weight", &[dim], Init::Ones),
+        Spec::trained("bias", &[dim], Init::Zeros),
+    ]
+}
+
+pub fn layer_norm_specs(dim: usize) -> Vec<Spec> {
+    affine(dim)
+}
+
+/// Normalises each vector along the last axis, eps 1e-6 (timm's ViT); the
+/// result has the type of `x`.
+pub fn layer_norm(site: &Site, x: Value) -> Result<Value> {
+    let b = site.b;
+    let _scope = site.enter();
+    let last = [x.rank().saturating_sub(1)];
+    let x32 = b.convert(x, DType::F32)?;
+    let mean = b.mean(x32, &last)?;
+    let centred = b.sub(x32, b.spread(mean, x32, &last)?)?;
+    let variance = b.mean(b.mul(centred, centred)?, &last)?;
+    let scale = b.rsqrt(b.shift(variance, LAYER_NORM_EPS)?)?;
+    let y = b.mul(centred, b.spread(scale, x32, &last)?)?;
+    let y = b.add(b.mul(y, site.get("weight")?)?, site.get("bias")?)?;
+    b.convert(y, x.dtype())
+}
+
+/// Without `affine` there is neither gain nor bias.
+pub fn batch_norm_specs(dim: usize, with_affine: bool) -> Vec<Spec> {
+    let mut specs = if with_affine { affine(dim) } else { Vec::new() };
+    specs.extend([
+        Spec::trained("running_mean", &[dim], Init::Zeros).with_role(Role::Buffer),
+        Spec::trained("running_var", &[dim], Init::Ones).with_role(Role::Buffer),
+    ]);
+    specs
+}
+
+/// Normalises each channel of `x` [.., channels], eps 1e-5. The result is f32.
+///
+/// In training the statistics are those of the whole batch, over all devices,
+/// and the running ones move a tenth of the way to them; the running variance
+/// takes the unbiased estimate (PyTorch's rule).
+pub fn batch_norm(site: &Site, x: Value) -> Result<Value> {
+    let b = site.b;
+    let _scope = site.enter();
+    let x = b.convert(x, DType::F32)?;
+    let rows: Vec<usize> = (0..x.rank().saturating_sub(1)).collect();
+    let (centred, variance) = match site.mode {
+        Mode::Train => {
+            let mean = b.mean(x, &rows)?;
+            let centred = b.sub(x, mean)?;
+            let variance = b.mean(b.mul(centred, centred)?, &rows)?;
+            let count: usize = rows.iter().map(|axis| x.dim(*axis)).product();
+            let unbiased = count as f64 / count.saturating_sub(1).max(1) as f64;
+            renew(site, "running_mean", mean)?;
+            renew(site, "running_var", b.scale(variance, unbiased)?)?;
+            (centred, variance)
+        }
+        Mode::Evaluate => {
+            let centred = b.sub(x, site.get("running_mean")?)?;
+            (centred, site.get("running_var")?)
+        }
+    };
+    let mut scale = b.rsqrt(b.shift(variance, BATCH_NORM_EPS)?)?;
+    if let Some(weight) = site.find("weight") {
+        scale = b.mul(scale, weight)?;
+    }
+    let y = b.mul(centred, scale)?;
+    match site.find("bias") {
+        Some(bias) => b.add(y, bias),
+        None => Ok(y),
+    }
+}
+
+fn renew(site: &Site, name: &str, seen: Value) -> Result<()> {
+    let b = site.b;
+    let old = site.get(name)?;
+    let seen = b.stop_gradient(seen)?;
+    let step = b.scale(b.sub(seen, old)?, BATCH_NORM_MOMENTUM)?;
+    site.set(name, b.add(old, step)?);
+    Ok(())
+}

@@ -1,0 +1,196 @@
+//! One whole step of training: views, both encoders, loss, gradients,
+//! optimizer, momentum update and monitors in one program.
+
+use super::{HostArray, Program, mesh};
+use crate::config::RunConfig;
+use crate::graph::block::Lowering;
+use crate::graph::vjp::gradients;
+use crate::graph::{Builder, DType, Result, Shape, Sharding, Value};
+use crate::methods::moco_v3;
+use crate::nn::{Role, Spec, Variables, materialise};
+use crate::optim::adamw;
+
+/// What the program is given as views.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Views {
+    /// Crops (u8) and rows of augmentation parameters: what `train` runs.
+    Augmented,
+    /// Finished views, f32 [B, 3, S, S]: for parity and benchmarks.
+    Normalised,
+}
+
+/// Which train step to build.
+#[derive(Clone, Copy, Debug)]
+pub struct TrainStep<'a> {
+    pub config: &'a RunConfig,
+    pub views: Views,
+    /// Rows of the kNN monitor's queue; 0 for none.
+    pub queue: usize,
+    /// Classes of the training set; counts only with a queue.
+    pub classes: usize,
+    pub lowering: Lowering,
+}
+
+/// What the train step has to know of the training set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TrainingSet {
+    pub images: usize,
+    /// 0 where the pictures have no labels.
+    pub classes: usize,
+}
+
+impl<'a> TrainStep<'a> {
+    /// The step that `train` runs and `export` writes. The kNN monitor is on
+    /// where the configuration asks for it and the pictures have labels.
+    pub fn of_run(config: &'a RunConfig, set: TrainingSet, platform: &str) -> Self {
+        let monitored = config.monitor.knn_every > 0 && set.classes > 0;
+        let queue = config.monitor.queue_size(set.images, config.batch);
+        Self {
+            config,
+            views: Views::Augmented,
+            queue: if monitored { queue } else { 0 },
+            classes: set.classes,
+            lowering: super::lowering(config, platform),
+        }
+    }
+}
+
+/// The arguments that are not state.
+struct Batch {
+    views: [Value; 2],
+    lr: Value,
+    momentum: Value,
+    step: Value,
+}
+
+/// Builds the program. See [`Program`] for the order of arguments; after the
+/// state come `view1`, `view2`, for crops `augment1`, `augment2`, and the
+/// scalars `lr`, `momentum` (f32) and `step` (i32, this update's number from
+/// 0). After the new state comes `metrics`.
+pub fn build(spec: &TrainStep) -> Result<Program> {
+    let config = spec.config;
+    let b = Builder::new();
+    let specs = moco_v3::specs(config);
+    let variables = Variables::new(specs.iter().map(|spec| {
+        let value = replicated_input(&b, &spec.name, f32_shape(&spec.dims));
+        (spec.name.clone(), value)
+    }));
+    let trained: Vec<&Spec> = specs.iter().filter(|s| s.role == Role::Trained).collect();
+    let moments: Vec<[Value; 2]> = trained
+        .iter()
+        .map(|spec| {
+            adamw::MOMENTS.map(|m| replicated_input(&b, &moment(m, spec), f32_shape(&spec.dims)))
+        })
+        .collect();
+    let state = specs.len() + 2 * trained.len();
+
+    let batch = batch_inputs(&b, spec)?;
+    let old = |spec: &&Spec| variables.get(&spec.name);
+    let parameters: Vec<Value> = trained.iter().map(old).collect::<Result<_>>()?;
+    let forward = moco_v3::forward(
+        &b,
+        config,
+        spec.lowering,
+        &variables,
+        batch.views,
+        batch.momentum,
+    )?;
+    let gradients = gradients(&b, forward.loss, &parameters)?;
+
+    let scope = b.scope("optimizer");
+    let step = adamw::Step::new(&b, &config.optimizer, batch.lr, batch.step)?;
+    let mut new_moments = Vec::new();
+    for (i, spec) in trained.iter().enumerate() {
+        let _scope = b.scope(spec.name.as_str());
+        let (p, g) = (parameters[i], gradients[i]);
+        let (p, m) = step.update(&b, &config.optimizer, p, g, moments[i])?;
+        variables.set(&spec.name, p);
+        new_moments.push(m);
+    }
+    drop(scope);
+
+    for spec in &specs {
+        replicated_output(&b, &spec.name, variables.get(&spec.name)?)?;
+    }
+    for (spec, pair) in trained.iter().zip(new_moments) {
+        for (m, value) in adamw::MOMENTS.iter().zip(pair) {
+            replicated_output(&b, &moment(m, spec), value)?;
+        }
+    }
+    let metrics = [("loss", forward.loss)];
+    let values: Vec<Value> = metrics.iter().map(|(_, value)| *value).collect();
+    let all = b.stack(&values)?;
+    b.sharded_output("metrics", all, Some(Sharding::replicated(1)));
+    Ok(Program {
+        name: "train_step",
+        graph: b.finish()?,
+        mesh: mesh(config),
+        state,
+        metrics: metrics.iter().map(|(name, _)| (*name).into()).collect(),
+    })
+}
+
+/// The state before the first step, a pure function of the configuration, in
+/// the program's order.
+pub fn initial_state(config: &RunConfig) -> Vec<HostArray> {
+    let specs = moco_v3::specs(config);
+    let mut state: Vec<HostArray> = specs
+        .iter()
+        .map(|spec| {
+            let origin = Spec {
+                name: moco_v3::starts_as(&spec.name),
+                ..spec.clone()
+            };
+            HostArray::f32(&spec.name, &spec.dims, &materialise(&origin, config.seed))
+        })
+        .collect();
+    for spec in specs.iter().filter(|s| s.role == Role::Trained) {
+        for m in adamw::MOMENTS {
+            state.push(HostArray::zeros(moment(m, spec), f32_shape(&spec.dims)));
+        }
+    }
+    state
+}
+
+fn moment(kind: &str, spec: &Spec) -> String {
+    format!("optimizer.{kind}.{}", spec.name)
+}
+
+fn f32_shape(dims: &[usize]) -> Shape {
+    Shape::new(DType::F32, dims)
+}
+
+fn replicated_input(b: &Builder, name: &str, shape: Shape) -> Value {
+    b.sharded_input(name, shape, Some(Sharding::replicated(shape.rank())))
+}
+
+/// A result that takes over the memory of the argument of its name.
+fn replicated_output(b: &Builder, name: &str, value: Value) -> Result<()> {
+    b.sharded_output(name, value, Some(Sharding::replicated(value.rank())));
+    b.donate(name, name)
+}
+
+fn batch_inputs(b: &Builder, spec: &TrainStep) -> Result<Batch> {
+    let (batch, side) = (spec.config.batch, spec.config.model.image_size);
+    let split = |name: String, dtype: DType, dims: &[usize]| {
+        let sharding = Sharding::split(dims.len(), 0);
+        b.sharded_input(name, Shape::new(dtype, dims), Some(sharding))
+    };
+    let views = match spec.views {
+        Views::Normalised => {
+            [1, 2].map(|i| split(format!("view{i}"), DType::F32, &[batch, 3, side, side]))
+        }
+        Views::Augmented => {
+            return Err(crate::graph::GraphError::Invalid(
+                "augmentation: next commit".into(),
+            ));
+        }
+    };
+    let scalar = |name: &str, dtype: DType| replicated_input(b, name, Shape::scalar(dtype));
+    Ok(Batch {
+        views,
+        lr: scalar("lr", DType::F32),
+        momentum: scalar("momentum", DType::F32),
+        step: scalar("step", DType::I32),
+    })
+}

@@ -1,0 +1,10 @@
+//! Our numbers against references written from the equations in PyTorch and
+//! JAX (tools/reference), on a real plugin in f32. See tests/fixtures/README.md.
+
+mod fixture;
+mod layers;
+mod optimizer;
+mod step;
+#[path = "../support/mod.rs"]
+mod support;
+mod vit;
