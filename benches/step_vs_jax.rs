@@ -10,6 +10,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use support::exported::Exported;
+use support::ours;
 use support::paired::Pairs;
 use support::{Runner, Step, Values};
 use xla_moco::pjrt::{Client, CompileOptions, OptionValue};
@@ -75,7 +76,7 @@ fn compare(client: &Arc<Client>, folder: &Path, args: &Args) -> Result<()> {
     let jax = Exported::read(folder)?;
     let ours = match &args.instead {
         Some(folder) => Exported::read(folder)?.step,
-        None => anyhow::bail!("our step is not built yet"),
+        None => ours::step(&jax.config)?,
     };
     println!("\n{} {:?}", folder.display(), jax.config);
     let options = CompileOptions {

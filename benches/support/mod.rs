@@ -3,6 +3,7 @@
 #![allow(dead_code)] // Each benchmark uses its part.
 
 pub mod exported;
+pub mod ours;
 pub mod paired;
 
 use std::collections::BTreeMap;
