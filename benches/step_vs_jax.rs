@@ -5,6 +5,7 @@
 mod support;
 
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
@@ -62,13 +63,22 @@ fn xla_option(text: &str) -> Result<(String, OptionValue)> {
     Ok((name.to_owned(), value))
 }
 
-fn main() -> Result<()> {
-    let args = Args::parse();
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("step_vs_jax: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<()> {
     let client = support::client(&args.pjrt)?;
     println!("{}", client.plugin().path().display());
     println!("{}", client.platform_version());
     args.folders.iter().try_for_each(|folder| {
-        compare(&client, folder, &args).with_context(|| format!("{}", folder.display()))
+        compare(&client, folder, args).with_context(|| format!("{}", folder.display()))
     })
 }
 
@@ -100,10 +110,11 @@ fn compare(client: &Arc<Client>, folder: &Path, args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Relative difference of losses that the steps may have: the first step is
-/// the same computation, those after it start from states that the first has
-/// rounded differently.
-const TOLERANCES: [f32; 3] = [1e-5, 1e-4, 1e-4];
+/// Relative difference that the losses of a step and of those after it may
+/// have. The first is the same computation. Adam's first updates are near the
+/// sign of the gradient, also where that is rounding alone (the keys' bias), so
+/// that later losses show only that both learn the same.
+const TOLERANCES: [f32; 3] = [1e-5, 1e-2, 1e-2];
 
 fn check_agreement(ours: &mut Runner, jax: &mut Runner) -> Result<()> {
     for (step, tolerance) in TOLERANCES.into_iter().enumerate() {
@@ -119,13 +130,16 @@ fn check_agreement(ours: &mut Runner, jax: &mut Runner) -> Result<()> {
 }
 
 fn report(what: &str, pairs: &Pairs) {
-    let c = pairs.compare();
-    println!(
-        "{what}: {:.3} [{:.3}, {:.3}]  ({:.1} ms, {:.1} ms)",
-        c.ratio,
-        c.interval.0,
-        c.interval.1,
-        1e3 * c.first,
-        1e3 * c.second
-    );
+    let wall = pairs.compare(|time| time.wall);
+    let processor = pairs.compare(|time| time.processor);
+    for (kind, c) in [("clock", wall), ("processors", processor)] {
+        println!(
+            "{what} ({kind}): {:.3} [{:.3}, {:.3}]  ({:.1} ms, {:.1} ms)",
+            c.ratio,
+            c.interval.0,
+            c.interval.1,
+            1e3 * c.first,
+            1e3 * c.second
+        );
+    }
 }

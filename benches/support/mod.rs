@@ -7,8 +7,9 @@ pub mod ours;
 pub mod paired;
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use xla_moco::graph::DType;
@@ -66,6 +67,48 @@ impl Step {
     }
 }
 
+/// Seconds on the clock, and those of all processors in this process, which
+/// other processes disturb less.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Time {
+    pub wall: f64,
+    pub processor: f64,
+}
+
+struct Start {
+    wall: Instant,
+    processor: f64,
+}
+
+impl Time {
+    fn now() -> Result<Start> {
+        Ok(Start {
+            processor: processor_seconds()?,
+            wall: Instant::now(),
+        })
+    }
+}
+
+impl Start {
+    fn elapsed(&self) -> Result<Time> {
+        Ok(Time {
+            wall: self.wall.elapsed().as_secs_f64(),
+            processor: processor_seconds()? - self.processor,
+        })
+    }
+}
+
+/// Of the threads that live: a plugin's pool stays.
+fn processor_seconds() -> Result<f64> {
+    let mut nanoseconds = 0;
+    for task in fs::read_dir("/proc/self/task")? {
+        let stat = fs::read_to_string(task?.path().join("schedstat"))?;
+        let on_processor = stat.split(' ').next().unwrap_or_default();
+        nanoseconds += on_processor.parse::<u64>()?;
+    }
+    Ok(1e-9 * nanoseconds as f64)
+}
+
 /// A step under way: its state on the device.
 pub struct Runner {
     client: Arc<Client>,
@@ -113,8 +156,8 @@ impl Runner {
 
     /// Runs a step to its end. Gives the time from the call until the device
     /// is done, and the result that is not state.
-    pub fn step(&mut self) -> Result<(Duration, Buffer)> {
-        let begin = Instant::now();
+    pub fn step(&mut self) -> Result<(Time, Buffer)> {
+        let begin = Time::now()?;
         let number = self.client.buffer_from_host(
             &self.steps.to_le_bytes(),
             DType::I32,
@@ -129,7 +172,7 @@ impl Runner {
             .collect();
         let mut run = self.executable.execute(vec![arguments])?;
         run.done[0].wait()?;
-        let time = begin.elapsed();
+        let time = begin.elapsed()?;
         self.state = run.buffers.swap_remove(0);
         let last = self.state.pop().context("the step has no results")?;
         self.steps += 1;
