@@ -12,7 +12,9 @@ mod inspect;
 mod knn;
 mod options;
 pub mod plugins;
+mod table;
 mod train;
+mod training_set;
 
 pub use options::{ConfigArgs, PjrtArgs};
 

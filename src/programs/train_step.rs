@@ -40,15 +40,15 @@ pub struct TrainingSet {
 }
 
 impl<'a> TrainStep<'a> {
-    /// The step that `train` runs and `export` writes. The kNN monitor is on
-    /// where the configuration asks for it and the pictures have labels.
+    /// The step that `train` runs and `export` writes. The kNN monitor has its
+    /// queue where the pictures have labels, however often it classifies: that
+    /// may change on resume, and the state must not.
     pub fn of_run(config: &'a RunConfig, set: TrainingSet, platform: &str) -> Self {
-        let monitored = config.monitor.knn_every > 0 && set.classes > 0;
         let queue = config.monitor.queue_size(set.images, config.batch);
         Self {
             config,
             views: Views::Augmented,
-            queue: if monitored { queue } else { 0 },
+            queue: if set.classes > 0 { queue } else { 0 },
             classes: set.classes,
             lowering: super::lowering(config, platform),
         }
