@@ -54,38 +54,69 @@ pub fn vit(site: &Site, model: &Model, trunk: Trunk, x: Value) -> Result<Value> 
     let b = site.b;
     let _scope = site.enter();
     let (batch, dim) = (x.dim(0), model.dim);
-    let patches = patch_embed(&site.at("patch_embed"), x)?;
-    let x = {
-        let _scope = b.scope("embed");
-        let class = b.broadcast_to(site.get("cls_token")?, &[batch, 1, dim])?;
-        let class = b.convert(class, site.compute)?;
-        let position = b.convert(site.get("pos_embed")?, site.compute)?;
-        b.add(b.concatenate(&[class, patches], 1)?, position)?
-    };
-    let specs = block_specs(model);
-    let layers: Vec<Vec<Value>> = (0..model.blocks)
-        .map(|i| {
-            let layer = site.at(&format!("blocks.{i}"));
-            specs.iter().map(|spec| layer.get(&spec.name)).collect()
-        })
-        .collect::<Result<_>>()?;
-    let Trunk {
-        lowering,
-        differentiable,
-    } = trunk;
+    let x = embed(site, dim, x)?;
+    let layers = layers(site, model)?;
     let class = match layers.split_last() {
         None => b.slice_axis(x, 1, 0, 1)?,
         Some((last, others)) => {
-            let body = block_body(site, model, Tokens::All, x, last)?;
-            let x = block::apply(b, "blocks", &body, x, others, lowering, differentiable)?;
+            let x = blocks(site, model, trunk, x, others)?;
             let body = block_body(site, model, Tokens::Class, x, last)?;
             let _scope = b.scope(format!("blocks.{}", others.len()));
             let args = [&[x], &last[..]].concat();
-            block::call(b, &body, &args, lowering, differentiable)?
+            block::call(b, &body, &args, trunk.lowering, trunk.differentiable)?
         }
     };
     let class = b.reshape(class, &[batch, dim])?;
     layer_norm(&site.at("norm"), class)
+}
+
+/// As [`vit`], but all tokens [B, T, dim] after all blocks, without the final
+/// norm.
+pub fn tokens(site: &Site, model: &Model, trunk: Trunk, x: Value) -> Result<Value> {
+    let _scope = site.enter();
+    let x = embed(site, model.dim, x)?;
+    blocks(site, model, trunk, x, &layers(site, model)?)
+}
+
+/// Pictures to class and patch tokens with their positions.
+fn embed(site: &Site, dim: usize, x: Value) -> Result<Value> {
+    let b = site.b;
+    let patches = patch_embed(&site.at("patch_embed"), x)?;
+    let _scope = b.scope("embed");
+    let class = b.broadcast_to(site.get("cls_token")?, &[x.dim(0), 1, dim])?;
+    let class = b.convert(class, site.compute)?;
+    let position = b.convert(site.get("pos_embed")?, site.compute)?;
+    b.add(b.concatenate(&[class, patches], 1)?, position)
+}
+
+/// Each block's variables, in the order of [`block_specs`].
+fn layers(site: &Site, model: &Model) -> Result<Vec<Vec<Value>>> {
+    let specs = block_specs(model);
+    (0..model.blocks)
+        .map(|i| {
+            let layer = site.at(&format!("blocks.{i}"));
+            specs.iter().map(|spec| layer.get(&spec.name)).collect()
+        })
+        .collect()
+}
+
+/// The first blocks, whose variables are `layers`, on all tokens.
+fn blocks(
+    site: &Site,
+    model: &Model,
+    trunk: Trunk,
+    x: Value,
+    layers: &[Vec<Value>],
+) -> Result<Value> {
+    let Some(first) = layers.first() else {
+        return Ok(x);
+    };
+    let body = block_body(site, model, Tokens::All, x, first)?;
+    let Trunk {
+        lowering,
+        differentiable,
+    } = trunk;
+    block::apply(site.b, "blocks", &body, x, layers, lowering, differentiable)
 }
 
 /// The tokens that a block makes.
