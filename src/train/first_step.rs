@@ -9,6 +9,7 @@ use super::plan::Plan;
 use super::state::stored;
 use crate::checkpoint::{HostTensor, Snapshot};
 use crate::config::RunConfig;
+use crate::programs::train_step::TrainStep;
 use crate::programs::{Program, train_step};
 
 /// Every argument of the train step by its name: the initial state, the first
@@ -25,7 +26,8 @@ pub fn first_arguments(
     let mut loader = feed::loader(config, pictures, 0..1)?;
     let batch = loader.next().context("the loader has no first batch")??;
     let scalars = Scalars::of(config, &plan, 0)?;
-    let state = train_step::initial_state(config);
+    let step = TrainStep::of_run(config, pictures.training_set(), "cpu");
+    let state = train_step::initial_state(&step);
     let mut tensors: Vec<HostTensor> = state
         .into_iter()
         .map(|array| HostTensor {

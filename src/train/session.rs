@@ -76,7 +76,7 @@ impl Session {
         tell_differences(folder, &origin, records)?;
         let initial = match folder.take_state() {
             Some(snapshot) => state::arrays(snapshot)?,
-            None => train_step::initial_state(config),
+            None => train_step::initial_state(&step_of_run),
         };
         let devices = Devices::of(&client, &executable)?;
         let state = DeviceState::upload(&program, &devices, initial)
