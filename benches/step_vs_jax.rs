@@ -11,9 +11,9 @@ use std::sync::Arc;
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use support::exported::Exported;
-use support::ours;
+use support::ours::{self, Extras};
 use support::paired::Pairs;
-use support::{Runner, Step, Values};
+use support::{Runner, Step};
 use xla_moco::pjrt::{Client, CompileOptions, OptionValue};
 
 /// Time our train step against JAX's, in interleaved pairs
@@ -39,6 +39,10 @@ struct Args {
     /// Compile ours with an XLA option
     #[arg(long, value_name = "NAME=VALUE", value_parser = xla_option)]
     xla: Vec<(String, OptionValue)>,
+
+    /// Compare with JAX's step only, not with ours that augments and monitors
+    #[arg(long)]
+    bare: bool,
 
     /// Write StableHLO and optimised HLO of both into this folder
     #[arg(long, value_name = "DIR")]
@@ -86,27 +90,57 @@ fn compare(client: &Arc<Client>, folder: &Path, args: &Args) -> Result<()> {
     let jax = Exported::read(folder)?;
     let ours = match &args.instead {
         Some(folder) => Exported::read(folder)?.step,
-        None => ours::step(&jax.config)?,
+        None => ours::step(&jax.config, Extras::Nothing)?,
     };
     println!("\n{} {:?}", folder.display(), jax.config);
     let options = CompileOptions {
         env_overrides: args.xla.clone(),
         ..CompileOptions::default()
     };
-    let start = |name: &str, step: &Step, options: &CompileOptions, values: &Values| {
+    let compile = |name: &str, step: &Step, options: &CompileOptions| {
         let (executable, hlo) = step.compile(client, options)?;
         if let Some(folder) = &args.hlo {
             std::fs::create_dir_all(folder)?;
             std::fs::write(folder.join(format!("{name}.mlir")), &step.text)?;
             std::fs::write(folder.join(format!("{name}.hlo")), &hlo.after_optimizations)?;
         }
-        Runner::new(client, step, &executable, values)
+        anyhow::Ok(executable)
     };
-    let mut a = start("ours", &ours, &options, &jax.values)?;
-    let mut b = start("jax", &jax.step, &CompileOptions::default(), &jax.values)?;
-    check_agreement(&mut a, &mut b)?;
-    let pairs = Pairs::measure(args.pairs, || Ok(a.step()?.0), || Ok(b.step()?.0))?;
-    report("ours / JAX", &pairs);
+    let pairs = |what: &str, a: &mut Runner, b: &mut Runner| {
+        let pairs = Pairs::measure(args.pairs, || Ok(a.step()?.0), || Ok(b.step()?.0))?;
+        report(what, &pairs);
+        anyhow::Ok(())
+    };
+    let bare = compile("ours", &ours, &options)?;
+    let mut bare = Runner::new(client, &ours, &bare, &jax.values)?;
+    {
+        let theirs = compile("jax", &jax.step, &CompileOptions::default())?;
+        let mut theirs = Runner::new(client, &jax.step, &theirs, &jax.values)?;
+        check_agreement(&mut bare, &mut theirs)?;
+        pairs("ours / JAX", &mut bare, &mut theirs)?;
+    }
+    if args.bare || args.instead.is_some() {
+        return Ok(());
+    }
+    for (name, extras) in [
+        ("augmented", Extras::Augmentation),
+        ("monitored", Extras::Monitor),
+    ] {
+        let step = ours::step(&jax.config, extras)?;
+        let executable = compile(name, &step, &options)?;
+        let classifying: &[bool] = match extras {
+            Extras::Monitor => &[false, true],
+            _ => &[false],
+        };
+        for &classify in classifying {
+            let mut values = jax.values.clone();
+            ours::add_values(&jax.config, &step, classify, &mut values)?;
+            let mut more = Runner::new(client, &step, &executable, &values)?;
+            more.step()?; // The first one finds nothing warm.
+            let what = if classify { "and classifying" } else { name };
+            pairs(&format!("{what} / bare"), &mut more, &mut bare)?;
+        }
+    }
     Ok(())
 }
 
