@@ -11,12 +11,14 @@
 //! ctr(q, k) = 2 tau mean_i CE(q k^T / tau, i)     q, k L2-normalised
 //! ```
 //!
-//! Keys are those of the whole batch, over all devices. Views pass one after
-//! the other, so each has BN statistics of its own.
+//! Keys are those of the whole batch, over all devices. Both views pass an
+//! encoder as one batch, picture by picture, so that weights are read once and
+//! the batch stays split over devices as it was; each view has BN statistics
+//! of its own, as if one had passed after the other.
 
 use crate::config::{Method, RunConfig};
 use crate::graph::block::Lowering;
-use crate::graph::{Builder, DType, Result, Sharding, Value};
+use crate::graph::{Builder, DType, GraphError, Result, Sharding, Value};
 use crate::models::vit::Trunk;
 use crate::models::{compute_dtype, head, vit};
 use crate::nn::{Mode, Role, Site, Spec, Variables, cross_entropy, l2_normalize, under};
@@ -83,42 +85,46 @@ pub fn forward(
         Mode::Train,
     );
     let method = &config.method;
-    let encode = |name: &str, view: Value, differentiable: bool| {
+    let batch = views[0].dim(0);
+    let pictures = {
+        let _scope = b.scope("views");
+        let [_, channels, height, width] = views[0].dims() else {
+            let shape = views[0].shape;
+            let reason = format!("a view is {shape}, not [B, 3, S, S]");
+            return Err(GraphError::Invalid(reason));
+        };
+        let one = |view: Value| b.reshape(view, &[batch, 1, *channels, *height, *width]);
+        let both = b.concatenate(&[one(views[0])?, one(views[1])?], 1)?;
+        b.reshape(both, &[2 * batch, *channels, *height, *width])?
+    };
+    let encode = |name: &str, differentiable: bool| {
         let encoder = site.at(name);
         let trunk = Trunk {
             lowering,
             differentiable,
         };
-        let features = vit::vit(&encoder, &config.model, trunk, view)?;
+        let features = vit::vit(&encoder, &config.model, trunk, pictures)?;
         let _scope = encoder.enter();
+        let features = b.reshape(features, &[batch, 2, config.model.dim])?;
         let projected = head::head(&encoder.at("head"), &method.projector, features)?;
         Ok((features, projected))
     };
-    let mut queries = Vec::new();
-    let mut features = Vec::new();
-    for view in views {
-        let (found, projected) = encode("base_encoder", view, true)?;
-        features.push(found);
-        queries.push(head::head(
-            &site.at("predictor"),
-            &method.predictor,
-            projected,
-        )?);
-    }
+    let view = |both: Value, i: usize| {
+        let one = b.slice_axis(both, 1, i, i + 1)?;
+        b.reshape(one, &[batch, both.dim(2)])
+    };
+    let (features, projected) = encode("base_encoder", true)?;
+    let queries = head::head(&site.at("predictor"), &method.predictor, projected)?;
     update_momentum_encoder(b, config, variables, momentum)?;
-    let mut keys = Vec::new();
-    for view in views {
-        let (_, projected) = encode("momentum_encoder", view, false)?;
-        keys.push(projected);
-    }
+    let (_, keys) = encode("momentum_encoder", false)?;
     let _scope = b.scope("loss");
     let loss = b.add(
-        contrastive(b, queries[0], keys[1], method.temperature)?,
-        contrastive(b, queries[1], keys[0], method.temperature)?,
+        contrastive(b, view(queries, 0)?, view(keys, 1)?, method.temperature)?,
+        contrastive(b, view(queries, 1)?, view(keys, 0)?, method.temperature)?,
     )?;
     Ok(Forward {
         loss,
-        features: features[0],
+        features: view(features, 0)?,
     })
 }
 
