@@ -1,9 +1,9 @@
-//! AdamW and the schedules.
+//! Optimizers and schedules.
 
 use serde_json::{Value as Json, json};
 use xla_moco::config::RunConfig;
 use xla_moco::graph::{Builder, DType, Shape};
-use xla_moco::optim::adamw::Step;
+use xla_moco::optim::{self, Parameter};
 
 use crate::fixture::{Program, Tensor, Tensors, assert_close, client, read};
 
@@ -11,39 +11,51 @@ fn config(set: Json) -> RunConfig {
     RunConfig::from_value(set).unwrap()
 }
 
-#[test]
-fn adamw_over_six_steps() {
-    let fixture = read("adamw.safetensors");
+/// Six steps of four parameters, named p0 to p3, against a fixture.
+fn six_steps(file: &str, rule: Json, slots: &[(&str, &str)]) {
+    let fixture = read(file);
     let config = config(json!({
         "batch": 8,
         "model": {"arch": "vit_small"},
-        "method": {"name": "moco_v3"},
-        "optimizer": {"name": "adamw", "base_lr": 1e-3, "weight_decay": 0.1},
+        "optimizer": rule,
         "schedule": {"total_steps": 6, "warmup_steps": 0},
     }));
+    let names: Vec<&str> = slots.iter().map(|(ours, _)| *ours).collect();
+    assert_eq!(optim::slots(&config.optimizer), names);
     let b = Builder::new();
     let lr = b.input("lr", Shape::scalar(DType::F32));
-    let t = b.input("step", Shape::scalar(DType::I32));
-    let step = Step::new(&b, &config.optimizer, lr, t).unwrap();
-    for i in 0..4 {
-        let shape = fixture[&format!("init.{i}")].shape;
-        let [p, g, m, v] = ["p", "g", "m", "v"].map(|name| b.input(format!("{name}{i}"), shape));
-        let (p, [m, v]) = step.update(&b, &config.optimizer, p, g, [m, v]).unwrap();
-        for (name, value) in [("p", p), ("m", m), ("v", v)] {
-            b.output(format!("{name}{i}"), value);
+    let step = b.input("step", Shape::scalar(DType::I32));
+    let parameters: Vec<Parameter> = (0..4)
+        .map(|i| {
+            let shape = fixture[&format!("init.{i}")].shape;
+            let slot = |name: &&str| b.input(format!("{name}{i}"), shape);
+            Parameter {
+                name: format!("p{i}"),
+                value: b.input(format!("p{i}"), shape),
+                gradient: b.input(format!("g{i}"), shape),
+                slots: names.iter().map(slot).collect(),
+                held: None,
+            }
+        })
+        .collect();
+    let update = optim::update(&b, &config.optimizer, &parameters, lr, step).unwrap();
+    for (i, (value, new)) in update.parameters.into_iter().enumerate() {
+        b.output(format!("p{i}"), value);
+        for (name, slot) in names.iter().zip(new) {
+            b.output(format!("{name}{i}"), slot);
         }
     }
+    b.output("norm", update.gradient_norm);
     let program = Program::new(&client(), b.finish().unwrap());
-    let zeros = |tensor: &Tensor| Tensor {
-        bytes: vec![0; tensor.bytes.len()],
-        ..tensor.clone()
-    };
     let mut state = Tensors::new();
     for i in 0..4 {
         let init = &fixture[&format!("init.{i}")];
         state.insert(format!("p{i}"), init.clone());
-        state.insert(format!("m{i}"), zeros(init));
-        state.insert(format!("v{i}"), zeros(init));
+        for name in &names {
+            let bytes = vec![0; init.bytes.len()];
+            let shape = init.shape;
+            state.insert(format!("{name}{i}"), Tensor { shape, bytes });
+        }
     }
     let rates = fixture["lr"].values();
     for t in 0..6i32 {
@@ -54,21 +66,34 @@ fn adamw_over_six_steps() {
             bytes: t.to_le_bytes().to_vec(),
         };
         inputs.insert("step".into(), step);
+        let mut squares = 0.0;
         for i in 0..4 {
-            inputs.insert(format!("g{i}"), fixture[&format!("grad.{i}.{t}")].clone());
+            let gradient = fixture[&format!("grad.{i}.{t}")].clone();
+            squares += gradient.values().iter().map(|g| g * g).sum::<f64>();
+            inputs.insert(format!("g{i}"), gradient);
         }
         state = program.call(&inputs);
+        let norm = state.remove("norm").unwrap().values()[0];
+        assert!((norm - squares.sqrt()).abs() <= 1e-6 * squares.sqrt());
         for i in 0..4 {
             let name = format!("param.{i}.{t}");
             assert_close(&name, &state[&format!("p{i}")], &fixture[&name], 1e-6);
         }
     }
     for i in 0..4 {
-        for name in ["m", "v"] {
-            let wanted = &fixture[&format!("{name}.{i}")];
-            assert_close(name, &state[&format!("{name}{i}")], wanted, 1e-6);
+        for (ours, theirs) in slots {
+            let wanted = &fixture[&format!("{theirs}.{i}")];
+            assert_close(theirs, &state[&format!("{ours}{i}")], wanted, 1e-6);
         }
     }
+}
+
+const MOMENTS: [(&str, &str); 2] = [("exp_avg", "m"), ("exp_avg_sq", "v")];
+
+#[test]
+fn adamw_over_six_steps() {
+    let rule = json!({"name": "adamw", "base_lr": 1e-3, "weight_decay": 0.1});
+    six_steps("adamw.safetensors", rule, &MOMENTS);
 }
 
 /// A number of the schedules' file, which has more digits than f64 needs.
