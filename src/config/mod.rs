@@ -18,6 +18,7 @@ mod optimizer;
 mod read;
 mod schedule;
 mod sections;
+mod warnings;
 mod written;
 
 #[cfg(test)]

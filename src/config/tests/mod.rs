@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::*;
 
 mod refused;
+mod warned;
 
 /// The least that a file must say.
 fn least() -> Value {
