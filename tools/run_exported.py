@@ -1,15 +1,16 @@
 """Runs an exported StableHLO program with JAX's own CPU client: an independent check of an export.
 
+    xla-moco export --config configs/quickstart.json --format stablehlo --out step.mlir --arguments step.safetensors
     python tools/run_exported.py step.mlir --inputs FILE_OR_DIR... [--signature FILE] [--out FILE]
 
-The program is StableHLO text for one device. Its signature is JSON, by default `signature.json` or
-`step.json` beside `step.mlir`:
+The program is StableHLO text for one device. Its signature is JSON, by default `step.signature.json`,
+`step.json` or `signature.json` beside `step.mlir`:
 
     {"inputs": [{"name", "dtype", "shape"}], "outputs": [{"name", "dtype", "shape"}]}
 
 in the order of the module's arguments and results; dtypes are MLIR's (f32, bf16, i32, ui8 or u8, i1).
 Inputs are looked up by name in safetensors files, a folder standing for all of those in it. Every
-output is printed on a line of its own, a scalar with its value, a tensor with its mean and norm;
+output is printed on a line of its own, a small one with its values, others with their mean and norm;
 `--out` writes them all as safetensors.
 
 Needs jax, numpy and safetensors (tools/reference/requirements.txt). Exit code 2: bad input.
@@ -57,7 +58,8 @@ def dtype(name: str) -> np.dtype:
 
 
 def read_signature(program: Path, given: Path | None) -> dict:
-    candidates = [given] if given else [program.with_name("signature.json"), program.with_suffix(".json")]
+    beside = [program.with_suffix(".signature.json"), program.with_suffix(".json"), program.with_name("signature.json")]
+    candidates = [given] if given else beside
     for path in candidates:
         if path.is_file():
             signature = json.loads(path.read_text())
@@ -133,6 +135,8 @@ def describe(value: np.ndarray) -> str:
         return f"{value.item()!r}"
     if not value.size:
         return "empty"
+    if value.size <= 8:
+        return f"{value.tolist()!r}"
     wide = value.astype(np.float64)
     return f"mean {wide.mean():.6g} norm {np.linalg.norm(wide):.6g}"
 

@@ -25,6 +25,8 @@ const MAX_BYTES: u64 = 1 << 20;
 pub struct Origin {
     /// Fingerprint of the part of the resolved config that changes the run.
     pub config_fingerprint: String,
+    /// Fingerprint of the training pictures.
+    pub data_fingerprint: String,
     /// Fingerprint of the program that made the state.
     pub program_fingerprint: String,
     /// The PJRT plugin: its platform name, its version, and what tells one

@@ -82,7 +82,7 @@ impl Snapshot {
     }
 
     /// Writes the state file; returns its size and SHA-256 (lower-case hex).
-    pub(super) fn write(&self, out: impl Write) -> io::Result<(u64, String)> {
+    pub fn write(&self, out: impl Write) -> io::Result<(u64, String)> {
         let mut out = Hashing::new(BufWriter::with_capacity(1 << 20, out));
         let header = self.header()?;
         out.write_all(&(header.len() as u64).to_le_bytes())?;

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::{ConfigArgs, print};
 use crate::bad_input;
 use crate::config::{self, Effect, RunConfig};
-use crate::programs::train_step::{self, TrainStep, TrainingSet, Views};
+use crate::programs::train_step::{self, TrainStep, TrainingSet};
 
 /// Where configurations lie unless told otherwise.
 const FOLDER: &str = "configs";
@@ -160,11 +160,7 @@ fn build(config: &RunConfig) -> Result<()> {
         images: 1_281_167,
         classes: 1000,
     };
-    let step = TrainStep {
-        views: Views::Normalised,
-        ..TrainStep::of_run(config, set, "tpu")
-    };
-    train_step::build(&step)?.text();
+    train_step::build(&TrainStep::of_run(config, set, "tpu"))?.text();
     Ok(())
 }
 

@@ -5,22 +5,33 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::ValueEnum;
 
-use super::{ConfigArgs, PjrtArgs};
+use super::training_set::{UNKNOWN, training_set};
+use super::{ConfigArgs, print};
+use crate::bad_input;
+use crate::checkpoint::atomic;
+use crate::config::RunConfig;
+use crate::graph::graphviz::graphviz;
+use crate::pjrt::install::{self, ResolveOptions};
+use crate::pjrt::{self, Client, ClientOptions, CompileOptions, HloText};
+use crate::programs::train_step::{self, TrainStep};
+use crate::programs::{self, features};
+use crate::train::{Pictures, first_arguments};
 
 /// Write the very program that train runs
 ///
 /// Forward, backward, momentum update and optimizer in one module, with the
-/// scope's name on every op.
+/// scope's name on every op. Beside a StableHLO file FILE.mlir, its arguments
+/// and results are listed in FILE.signature.json.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Examples:
   xla-moco export --config configs/quickstart.json --format stablehlo --out step.mlir
-  xla-moco export --config configs/quickstart.json --format hlo-optimized --pjrt cpu")]
+  xla-moco export --config configs/quickstart.json --format stablehlo --out step.mlir \\
+      --arguments step.safetensors
+  xla-moco export --config configs/quickstart.json --format hlo-optimized --pjrt cpu
+  xla-moco export --config configs/quickstart.json --format dot | dot -Tsvg > step.svg")]
 pub struct Args {
     #[command(flatten)]
     pub config: ConfigArgs,
-
-    #[command(flatten)]
-    pub pjrt: PjrtArgs,
 
     #[arg(long, value_enum)]
     pub format: Format,
@@ -29,9 +40,22 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t = Program::TrainStep)]
     pub program: Program,
 
+    /// The PJRT plugin whose HLO is written, and for which the program is
+    /// lowered: cpu, gpu, tpu, or the path of a plugin's library
+    #[arg(long, value_name = "PLUGIN", default_value = "cpu")]
+    pub pjrt: String,
+
+    /// Parts of scope names that are drawn by themselves (dot)
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    pub depth: usize,
+
     /// Where to; stdout by default
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
+
+    /// Also write the arguments of the run's first step, as safetensors
+    #[arg(long, value_name = "FILE")]
+    pub arguments: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -55,6 +79,64 @@ pub enum Program {
     Features,
 }
 
-pub fn run(_args: Args) -> Result<()> {
-    Err(super::not_built("export"))
+pub fn run(args: Args) -> Result<()> {
+    let config = args.config.load()?;
+    if args.arguments.is_some() && args.program != Program::TrainStep {
+        return Err(bad_input!(
+            "--arguments are those of a run's first step: expected --program train_step"
+        ));
+    }
+    let program = match args.program {
+        Program::TrainStep => {
+            let set = training_set(&config).unwrap_or(UNKNOWN);
+            train_step::build(&TrainStep::of_run(&config, set, platform(&args.pjrt)))?
+        }
+        Program::Features => features::build(&config, config.batch)?,
+    };
+    if let Some(path) = &args.arguments {
+        let pictures = Pictures::open(&config.data)?;
+        let arguments = first_arguments(&config, &pictures, &program)?;
+        atomic::replace(path, |file| arguments.write(file).map(|_| ()))?;
+    }
+    let text = match args.format {
+        Format::Stablehlo => program.text(),
+        Format::Dot => graphviz(&program.graph, args.depth),
+        Format::Hlo => hlo(&program, &args.pjrt, &config)?.before_optimizations,
+        Format::HloOptimized => hlo(&program, &args.pjrt, &config)?.after_optimizations,
+    };
+    let Some(out) = &args.out else {
+        return print(&text);
+    };
+    atomic::write_file(out, text.as_bytes())?;
+    if args.format == Format::Stablehlo {
+        let signature = format!("{:#}\n", program.signature());
+        atomic::write_file(&out.with_extension("signature.json"), signature.as_bytes())?;
+    }
+    Ok(())
+}
+
+/// The platform's name that the plugin behind a name gives itself.
+fn platform(pjrt: &str) -> &str {
+    match pjrt {
+        "gpu" => "cuda",
+        name => name,
+    }
+}
+
+fn hlo(program: &programs::Program, pjrt: &str, config: &RunConfig) -> Result<HloText> {
+    let plugin = install::load(pjrt, &ResolveOptions::default())?;
+    let devices = config.mesh.data;
+    let options = ClientOptions {
+        devices: Some(devices),
+        ..ClientOptions::default()
+    };
+    let client = Client::new(&plugin, &options)?;
+    let options = CompileOptions {
+        num_partitions: devices,
+        ..CompileOptions::default()
+    };
+    let text = program.text();
+    let compile =
+        |options: &CompileOptions| client.compile(&pjrt::Program { text: &text }, options);
+    Ok(pjrt::export_hlo(&options, None, compile)?.1)
 }

@@ -12,7 +12,9 @@ mod inspect;
 mod knn;
 mod options;
 pub mod plugins;
+mod table;
 mod train;
+mod training_set;
 
 pub use options::{ConfigArgs, PjrtArgs};
 
@@ -38,7 +40,7 @@ pub struct Unhealthy(pub String);
     name = "xla-moco",
     version,
     max_term_width = 100,
-    after_help = "Start with: xla-moco plugins install cpu"
+    after_help = "Start with: xla-moco train --config configs/quickstart.json"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -94,14 +96,6 @@ fn run(command: Command) -> Result<()> {
         Command::Plugins(args) => plugins::run(args),
         Command::Data(args) => data::run(&args),
     }
-}
-
-/// The error of a subcommand whose program is not written yet.
-fn not_built(command: &str) -> Error {
-    anyhow::anyhow!(
-        "`{command}` is not built yet: this version has no model and no train step; \
-         `plugins`, `data` and `configs` work"
-    )
 }
 
 fn code(code: u8) -> ExitCode {

@@ -1,10 +1,13 @@
 //! `xla-moco plugins`: which PJRT plugins there are, fetching them, trying
 //! them.
 
+use std::fmt::Write;
+
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value as Json, json};
 
+use super::print;
 use crate::bad_input;
 use crate::graph::DType;
 use crate::pjrt::install::{self, KNOWN, KnownPlugin, ResolveOptions};
@@ -72,8 +75,7 @@ fn list(options: &ResolveOptions, as_json: bool) -> Result<()> {
                 Json::Object(plugin)
             })
             .collect();
-        println!("{}", json!({ "plugins": plugins }));
-        return Ok(());
+        return print(&format!("{}\n", json!({ "plugins": plugins })));
     }
     let columns = "TARGET MACHINE PACKAGE VERSION API SIZE STATE";
     let mut table = vec![columns.split(' ').map(str::to_owned).collect::<Vec<_>>()];
@@ -97,21 +99,22 @@ fn list(options: &ResolveOptions, as_json: bool) -> Result<()> {
     }
     let width = |column: usize| table.iter().map(|row| row[column].len()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..table[0].len()).map(width).collect();
+    let mut text = String::new();
     for (index, row) in table.iter().enumerate() {
         let cells: Vec<String> = row
             .iter()
             .zip(&widths)
             .map(|(cell, width)| format!("{cell:width$}"))
             .collect();
-        println!("{}", cells.join("  ").trim_end());
+        writeln!(text, "{}", cells.join("  ").trim_end())?;
         if let Some((known, path)) = index.checked_sub(1).map(|i| &rows[i]) {
-            println!("     licence: {}; {}", known.licence, known.note);
+            writeln!(text, "     licence: {}; {}", known.licence, known.note)?;
             if let Some(path) = path {
-                println!("     {}", path.display());
+                writeln!(text, "     {}", path.display())?;
             }
         }
     }
-    Ok(())
+    print(&text)
 }
 
 /// A known plugin in JSON.
@@ -141,16 +144,15 @@ fn install(name: &str, options: &ResolveOptions, as_json: bool) -> Result<()> {
         let mut plugin = described(known);
         plugin.insert("installed".into(), json!(true));
         plugin.insert("path".into(), json!(path));
-        println!("{}", Json::Object(plugin));
+        print(&format!("{}\n", Json::Object(plugin)))
     } else {
         let verb = if there {
             "already installed"
         } else {
             "installed"
         };
-        println!("{verb}: {}", path.display());
+        print(&format!("{verb}: {}\n", path.display()))
     }
-    Ok(())
 }
 
 fn check(name: &str, as_json: bool) -> Result<()> {
@@ -160,12 +162,11 @@ fn check(name: &str, as_json: bool) -> Result<()> {
         ..ResolveOptions::default()
     };
     let path = install::resolve(name, &installed_only)?;
-    let say = |line: String| {
-        if !as_json {
-            println!("{line}");
-        }
+    let say = |line: String| match as_json {
+        true => Ok(()),
+        false => print(&(line + "\n")),
     };
-    say(format!("plugin    {}", path.display()));
+    say(format!("plugin    {}", path.display()))?;
     let is_tpu = KNOWN
         .iter()
         .any(|k| k.target == "tpu" && path.ends_with(k.library));
@@ -175,22 +176,22 @@ fn check(name: &str, as_json: bool) -> Result<()> {
     }
     let plugin = Plugin::load(&path)?;
     let (major, minor) = plugin.api_version();
-    say(format!("PJRT API  {major}.{minor}"));
+    say(format!("PJRT API  {major}.{minor}"))?;
     let attributes = plugin.attributes()?;
     for (name, value) in &attributes {
-        say(format!("          {name} {value}"));
+        say(format!("          {name} {value}"))?;
     }
     let client = Client::new(&plugin, &ClientOptions::default())?;
     say(format!(
         "platform  {}: {}",
         client.platform_name(),
         client.platform_version()
-    ));
+    ))?;
     for device in client.devices() {
-        say(format!("device    {} {}", device.id(), device.kind()));
+        say(format!("device    {} {}", device.id(), device.kind()))?;
     }
     add_one(&client).context("the plugin loads, but does not compute")?;
-    say("x + 1     right".to_owned());
+    say("x + 1     right".to_owned())?;
     if as_json {
         let attributes: Map<String, Json> = attributes
             .into_iter()
@@ -210,7 +211,7 @@ fn check(name: &str, as_json: bool) -> Result<()> {
             "devices": devices,
             "computes": true,
         });
-        println!("{report}");
+        print(&format!("{report}\n"))?;
     }
     Ok(())
 }

@@ -1,10 +1,12 @@
 //! `xla-moco train`.
 
-use std::path::PathBuf;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
-use super::{ConfigArgs, PjrtArgs};
+use super::{ConfigArgs, PjrtArgs, print};
+use crate::train::{self, End, Options, Outcome};
 
 /// Pre-train a model, or go on with a run
 ///
@@ -32,6 +34,84 @@ pub struct Args {
     pub steps: Option<u64>,
 }
 
-pub fn run(_args: Args) -> Result<()> {
-    Err(super::not_built("train"))
+pub fn run(args: Args) -> Result<()> {
+    let outcome = train::run(&Options {
+        config: args.config.load()?,
+        out: match args.out {
+            Some(out) => out,
+            None => default_out(&args.config.config)?,
+        },
+        pjrt: args.pjrt.pjrt,
+        compile_cache: !args.pjrt.no_compile_cache,
+        steps: args.steps,
+    })?;
+    print(&summary(&outcome, &args.config.config)?)
+}
+
+fn default_out(config: &Path) -> Result<PathBuf> {
+    let stem = config.file_stem().context("--config names no file")?;
+    Ok(Path::new("runs").join(stem))
+}
+
+fn summary(outcome: &Outcome, config: &Path) -> Result<String> {
+    let mut text = String::new();
+    let (step, total) = (outcome.step, outcome.total_steps);
+    let run = outcome.run.root().display();
+    match (outcome.end, &outcome.trained) {
+        (End::Finished, Some(_)) => writeln!(text, "done: {total} steps")?,
+        (End::Finished, None) => writeln!(
+            text,
+            "this run is finished: {total} of {total} steps are done"
+        )?,
+        (End::Stopped, Some(_)) => writeln!(
+            text,
+            "stopped after step {step} of {total}, as --steps says; a larger --steps, or none, \
+             goes on"
+        )?,
+        (End::Stopped, None) => writeln!(
+            text,
+            "nothing to do: {step} of {total} steps are done; a larger --steps, or none, goes on"
+        )?,
+        (End::Interrupted, _) if step == 0 => writeln!(
+            text,
+            "stopped by a signal before the first step; run the same command again to begin"
+        )?,
+        (End::Interrupted, _) => writeln!(
+            text,
+            "stopped by a signal after step {step} of {total}, and saved; run the same command \
+             again to go on"
+        )?,
+    }
+    match outcome.held_out[..] {
+        [] => {}
+        [(at, only)] => writeln!(text, "held-out kNN: {only:.1}% after step {at}")?,
+        [(from, first), .., (at, last)] => writeln!(
+            text,
+            "held-out kNN: {first:.1}% -> {last:.1}% (after step {from} and step {at})"
+        )?,
+    }
+    if let Some(trained) = &outcome.trained {
+        writeln!(
+            text,
+            "speed: {:.0} images/s, input wait {:.1}%",
+            trained.images_per_second,
+            100.0 * trained.input_wait
+        )?;
+    }
+    writeln!(text, "run folder: {run}")?;
+    if outcome.trained.is_some() {
+        writeln!(text, "report: {}", outcome.run.report_path().display())?;
+    }
+    if outcome.end == End::Finished {
+        let config = config.display();
+        write!(
+            text,
+            "next:
+  xla-moco train --config {config} --data YOUR_PICTURES --out runs/mine   # your own folder
+  xla-moco knn --checkpoint {run}   # classify held-out pictures again
+  xla-moco export --config {config} --format stablehlo --out step.mlir   # read what ran
+"
+        )?;
+    }
+    Ok(text)
 }

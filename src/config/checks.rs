@@ -19,7 +19,7 @@ const MOST_STEPS: u64 = 1 << 40;
 const MOST_PICTURES: usize = 1 << 32;
 
 /// How an enumeration's value is written in JSON, without the quotes.
-pub(super) fn word(value: &impl Serialize) -> String {
+pub fn word(value: &impl Serialize) -> String {
     match serde_json::to_value(value) {
         Ok(serde_json::Value::String(word)) => word,
         other => format!("{other:?}"),

@@ -24,6 +24,7 @@ mod written;
 #[cfg(test)]
 mod tests;
 
+pub use checks::word;
 pub use diff::{Difference, Effect, diff_that_matters, differences};
 pub use explain::schema;
 pub use method::{

@@ -41,6 +41,17 @@ pub enum Rule {
     },
 }
 
+impl Optimizer {
+    pub fn name(&self) -> OptimizerName {
+        match self.rule {
+            Rule::AdamW { .. } => OptimizerName::AdamW,
+            Rule::Lamb { .. } => OptimizerName::Lamb,
+            Rule::Lars { .. } => OptimizerName::Lars,
+            Rule::Sgd { .. } => OptimizerName::Sgd,
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Optimizer {
     #[serde(flatten)]

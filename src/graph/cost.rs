@@ -87,6 +87,23 @@ pub fn by_scope(graph: &Graph, depth: usize) -> BTreeMap<String, Cost> {
     costs
 }
 
+/// Three digits with a decimal prefix: `4.61 GFLOP`.
+pub fn amount(value: f64, unit: &str) -> String {
+    let prefixes = ["", "k", "M", "G", "T", "P"];
+    let mut value = value;
+    let mut step = 0;
+    while value >= 999.5 && step + 1 < prefixes.len() {
+        value /= 1000.0;
+        step += 1;
+    }
+    let digits = match value {
+        _ if step == 0 || value >= 99.95 => 0,
+        v if v >= 9.995 => 1,
+        _ => 2,
+    };
+    format!("{value:.digits$} {}{unit}", prefixes[step])
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::ops::{ConvDims, Convolution};
@@ -152,5 +169,16 @@ mod tests {
         assert_eq!(costs["blocks.0"].matmul_flops, 2 * 4 * 4 * 4);
         assert_eq!(costs["blocks.0"].bytes, 3 * 4 * 16);
         assert_eq!(costs.values().map(|c| c.flops).sum::<u64>(), flops(&graph));
+    }
+
+    #[test]
+    fn amounts_keep_three_digits() {
+        let check = |value: f64, expected: &str| assert_eq!(amount(value, "B"), expected);
+        check(0.0, "0 B");
+        check(999.0, "999 B");
+        check(999.9, "1.00 kB");
+        check(1234.0, "1.23 kB");
+        check(99_960.0, "100 kB");
+        check(4.6e9, "4.60 GB");
     }
 }

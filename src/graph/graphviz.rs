@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use super::cost::{self, Cost};
+use super::cost::{self, Cost, amount};
 use super::emit::quoted;
 use super::ops::Operation;
 use super::{Graph, Value};
@@ -82,23 +82,6 @@ impl Item {
             quoted(&label).replace("\\0A", "\\n")
         )
     }
-}
-
-/// Three digits with a decimal prefix: `4.61 GFLOP`.
-fn amount(value: f64, unit: &str) -> String {
-    let prefixes = ["", "k", "M", "G", "T", "P"];
-    let mut value = value;
-    let mut step = 0;
-    while value >= 999.5 && step + 1 < prefixes.len() {
-        value /= 1000.0;
-        step += 1;
-    }
-    let digits = match value {
-        _ if step == 0 || value >= 99.95 => 0,
-        v if v >= 9.995 => 1,
-        _ => 2,
-    };
-    format!("{value:.digits$} {}{unit}", prefixes[step])
 }
 
 /// The picture under construction.
@@ -280,16 +263,5 @@ mod tests {
         assert_eq!(boxes(1), 5);
         // Every op by itself; every argument too.
         assert_eq!(boxes(9), 3 + 5 + 1);
-    }
-
-    #[test]
-    fn amounts_keep_three_digits() {
-        let check = |value: f64, expected: &str| assert_eq!(amount(value, "B"), expected);
-        check(0.0, "0 B");
-        check(999.0, "999 B");
-        check(999.9, "1.00 kB");
-        check(1234.0, "1.23 kB");
-        check(99_960.0, "100 kB");
-        check(4.6e9, "4.60 GB");
     }
 }

@@ -2,6 +2,9 @@
 
 pub mod augment;
 pub mod features;
+pub mod knn_queue;
+pub mod neighbours;
+pub mod summary;
 pub mod train_step;
 
 use serde_json::{Value as Json, json};
@@ -28,7 +31,8 @@ impl Program {
         emit::stablehlo(self.name, &self.graph, self.mesh.as_ref())
     }
 
-    /// Arguments and results in order: name, type and shape of each.
+    /// Arguments and results in order: name, type and shape of each; and the
+    /// names of the elements of `metrics`.
     pub fn signature(&self) -> Json {
         let entry = |name: &str, shape: Shape| json!({"name": name, "dtype": shape.dtype.mlir(), "shape": shape.dims()});
         let inputs = self.graph.inputs.iter();
@@ -36,6 +40,7 @@ impl Program {
         json!({
             "inputs": inputs.map(|i| entry(&i.name, i.value.shape)).collect::<Vec<_>>(),
             "outputs": outputs.map(|o| entry(&o.name, o.value.shape)).collect::<Vec<_>>(),
+            "metrics": self.metrics,
         })
     }
 }

@@ -1,8 +1,11 @@
 //! One whole step of training: views, both encoders, loss, gradients,
 //! optimizer, momentum update and monitors in one program.
 
+use super::augment::augment;
+use super::knn_queue::{self, Queue, Samples, Vote};
 use super::{HostArray, Program, mesh};
 use crate::config::RunConfig;
+use crate::data::augment::COLUMNS;
 use crate::graph::block::Lowering;
 use crate::graph::ops::Comparison;
 use crate::graph::vjp::gradients;
@@ -41,15 +44,15 @@ pub struct TrainingSet {
 }
 
 impl<'a> TrainStep<'a> {
-    /// The step that `train` runs and `export` writes. The kNN monitor is on
-    /// where the configuration asks for it and the pictures have labels.
+    /// The step that `train` runs and `export` writes. The kNN monitor has its
+    /// queue where the pictures have labels, however often it classifies: that
+    /// may change on resume, and the state must not.
     pub fn of_run(config: &'a RunConfig, set: TrainingSet, platform: &str) -> Self {
-        let monitored = config.monitor.knn_every > 0 && set.classes > 0;
         let queue = config.monitor.queue_size(set.images, config.batch);
         Self {
             config,
             views: Views::Augmented,
-            queue: if monitored { queue } else { 0 },
+            queue: if set.classes > 0 { queue } else { 0 },
             classes: set.classes,
             lowering: super::lowering(config, platform),
         }
@@ -59,15 +62,26 @@ impl<'a> TrainStep<'a> {
 /// The arguments that are not state.
 struct Batch {
     views: [Value; 2],
+    /// With a queue.
+    monitored: Option<Monitored>,
     lr: Value,
     momentum: Value,
     step: Value,
 }
 
+/// What the kNN monitor has to know of a batch.
+struct Monitored {
+    labels: Value,
+    ids: Value,
+    classify: Value,
+}
+
 /// Builds the program. See [`Program`] for the order of arguments; after the
-/// state come `view1`, `view2`, for crops `augment1`, `augment2`, and the
-/// scalars `lr`, `momentum` (f32) and `step` (i32, this update's number from
-/// 0). After the new state comes `metrics`.
+/// state come `view1`, `view2`, for crops `augment1`, `augment2`, with a queue
+/// `labels` (i32 [B], -1 for none), `ids` (u32 [B]) and `classify` (pred: whether
+/// the monitor classifies in this step), and the scalars `lr`, `momentum`
+/// (f32) and `step` (i32, this update's number from 0). After the new state
+/// comes `metrics`.
 pub fn build(spec: &TrainStep) -> Result<Program> {
     let config = spec.config;
     let b = Builder::new();
@@ -85,7 +99,9 @@ pub fn build(spec: &TrainStep) -> Result<Program> {
             slot_names.iter().map(|slot| input(slot)).collect()
         })
         .collect();
-    let state = specs.len() + slot_names.len() * trained.len();
+    let old_queue = queue_inputs(&b, config, spec.queue);
+    let queue_parts = old_queue.map_or(0, |_| QUEUE.len());
+    let state = specs.len() + slot_names.len() * trained.len() + queue_parts;
 
     let batch = batch_inputs(&b, spec)?;
     methods::prepare(&b, config, &variables)?;
@@ -128,6 +144,23 @@ pub fn build(spec: &TrainStep) -> Result<Program> {
     }
     let mut metrics = vec![("loss", forward.loss), ("grad_norm", update.gradient_norm)];
     metrics.extend(forward.metrics);
+    if let (Some(queue), Some(batch)) = (&old_queue, &batch.monitored) {
+        let samples = Samples {
+            features: forward.features,
+            labels: batch.labels,
+            ids: batch.ids,
+        };
+        let vote = Vote {
+            k: config.monitor.knn_k,
+            temperature: config.monitor.knn_temperature,
+            classes: spec.classes,
+        };
+        let (queue, top1) = knn_queue::step(&b, queue, &samples, batch.classify, vote)?;
+        for (name, value) in QUEUE.iter().zip(queue_values(&queue)) {
+            replicated_output(&b, name, value)?;
+        }
+        metrics.push(("knn_top1", top1));
+    }
     let values: Vec<Value> = metrics.iter().map(|(_, value)| *value).collect();
     let all = b.stack(&values)?;
     b.sharded_output("metrics", all, Some(Sharding::replicated(1)));
@@ -140,9 +173,10 @@ pub fn build(spec: &TrainStep) -> Result<Program> {
     })
 }
 
-/// The state before the first step, a pure function of the configuration, in
-/// the program's order.
-pub fn initial_state(config: &RunConfig) -> Vec<HostArray> {
+/// The state before the first step, a pure function of the configuration and
+/// the queue's size, in the program's order.
+pub fn initial_state(step: &TrainStep) -> Vec<HostArray> {
+    let config = step.config;
     let specs = methods::specs(config);
     let mut state: Vec<HostArray> = specs
         .iter()
@@ -162,7 +196,53 @@ pub fn initial_state(config: &RunConfig) -> Vec<HostArray> {
             ));
         }
     }
+    if step.queue > 0 {
+        let shapes = queue_shapes(config, step.queue);
+        let zeros = |(name, shape): (&&str, Shape)| HostArray::zeros(*name, shape);
+        state.extend(QUEUE.iter().zip(shapes).map(zeros));
+    }
     state
+}
+
+/// Names of the queue's parts in the state.
+const QUEUE: [&str; 5] = [
+    "knn_queue.features",
+    "knn_queue.labels",
+    "knn_queue.ids",
+    "knn_queue.pointer",
+    "knn_queue.filled",
+];
+
+fn queue_shapes(config: &RunConfig, rows: usize) -> [Shape; 5] {
+    [
+        f32_shape(&[rows, config.model.dim]),
+        Shape::new(DType::I32, &[rows]),
+        Shape::new(DType::U32, &[rows]),
+        Shape::scalar(DType::I32),
+        Shape::scalar(DType::I32),
+    ]
+}
+
+fn queue_values(queue: &Queue) -> [Value; 5] {
+    [
+        queue.features,
+        queue.labels,
+        queue.ids,
+        queue.pointer,
+        queue.filled,
+    ]
+}
+
+fn queue_inputs(b: &Builder, config: &RunConfig, rows: usize) -> Option<Queue> {
+    let shapes = queue_shapes(config, rows);
+    let input = |i: usize| replicated_input(b, QUEUE[i], shapes[i]);
+    (rows > 0).then(|| Queue {
+        features: input(0),
+        labels: input(1),
+        ids: input(2),
+        pointer: input(3),
+        filled: input(4),
+    })
 }
 
 fn slot_name(slot: &str, spec: &Spec) -> String {
@@ -196,23 +276,32 @@ fn replicated_output(b: &Builder, name: &str, value: Value) -> Result<()> {
 
 fn batch_inputs(b: &Builder, spec: &TrainStep) -> Result<Batch> {
     let (batch, side) = (spec.config.batch, spec.config.model.image_size);
-    let split = |name: String, dtype: DType, dims: &[usize]| {
+    let split = |name: &str, dtype: DType, dims: &[usize]| {
         let sharding = Sharding::split(dims.len(), 0);
         b.sharded_input(name, Shape::new(dtype, dims), Some(sharding))
     };
     let views = match spec.views {
         Views::Normalised => {
-            [1, 2].map(|i| split(format!("view{i}"), DType::F32, &[batch, 3, side, side]))
+            ["view1", "view2"].map(|name| split(name, DType::F32, &[batch, 3, side, side]))
         }
         Views::Augmented => {
-            return Err(crate::graph::GraphError::Invalid(
-                "augmentation: next commit".into(),
-            ));
+            let crops =
+                ["view1", "view2"].map(|name| split(name, DType::U8, &[batch, side, side, 3]));
+            let rows =
+                ["augment1", "augment2"].map(|name| split(name, DType::F32, &[batch, COLUMNS]));
+            let view = |i: usize| augment(b, crops[i], rows[i], &spec.config.augment, i);
+            [view(0)?, view(1)?]
         }
     };
     let scalar = |name: &str, dtype: DType| replicated_input(b, name, Shape::scalar(dtype));
+    let monitored = (spec.queue > 0).then(|| Monitored {
+        labels: split("labels", DType::I32, &[batch]),
+        ids: split("ids", DType::U32, &[batch]),
+        classify: scalar("classify", DType::Pred),
+    });
     Ok(Batch {
         views,
+        monitored,
         lr: scalar("lr", DType::F32),
         momentum: scalar("momentum", DType::F32),
         step: scalar("step", DType::I32),

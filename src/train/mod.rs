@@ -1,1 +1,171 @@
-//! The training loop.
+//! The loop: pictures in, steps on the devices, metrics and checkpoints out.
+//!
+//! The data's way, and the order in which to read:
+//!
+//! | module | what it does |
+//! |---|---|
+//! | `pictures` | opens the training pictures and the held-out ones |
+//! | `plan` | what happens after which step: schedule, evaluations, checkpoints, stop |
+//! | `folder`, `origin` | takes the run's folder; whether what is there can be gone on from, and to the same bits |
+//! | `session` | plugin, client, program, compilation, state: all that is there before the first step |
+//! | `devices`, `state`, `feed` | arrays to the devices; the train state there, and its copies on the host; a step's batch and scalars |
+//! | `first_step` | the first step's arguments on the host, for another client |
+//! | `run_loop` | the loop itself |
+//! | `in_flight`, `clock` | steps enqueued and not finished, and their metrics; where the time goes |
+//! | `records`, `corrupt_list`, `held_out` | metrics, events, TensorBoard, progress |
+//!
+//! Invariants:
+//! - The state after step N is a pure function of (configuration, pictures,
+//!   seed, N), plugin and thread pool: a resume gives the bits of an unbroken
+//!   run, wherever it was broken off.
+//! - The host waits for the device only where as many steps as allowed are
+//!   under way, and around evaluations.
+//! - A checkpoint has its name only when all metrics lines up to its step are
+//!   on disk.
+
+mod clock;
+mod corrupt_list;
+mod devices;
+mod feed;
+mod first_step;
+mod folder;
+mod held_out;
+mod in_flight;
+mod origin;
+mod pictures;
+mod plan;
+mod records;
+mod run_loop;
+mod session;
+mod signals;
+mod state;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+use crate::checkpoint::RunDir;
+use crate::config::RunConfig;
+use crate::{pjrt, report};
+use folder::Folder;
+use plan::Plan;
+use records::Records;
+use run_loop::RunLoop;
+use session::Session;
+use signals::StopRequest;
+
+pub use first_step::first_arguments;
+pub use pictures::Pictures;
+
+/// What is to be run, and where.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub config: RunConfig,
+    /// The run's folder: made, or resumed.
+    pub out: PathBuf,
+    /// `cpu`, `gpu`, `tpu`, `rocm`, or the path of a plugin.
+    pub pjrt: String,
+    /// Use and fill the user's cache of compiled programs.
+    pub compile_cache: bool,
+    /// Stop after this step, counted from the run's first; the schedule stays
+    /// as it is.
+    pub steps: Option<u64>,
+}
+
+/// Why a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The schedule's last step is done.
+    Finished,
+    /// As far as `--steps` asked.
+    Stopped,
+    /// A signal asked for it.
+    Interrupted,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    pub end: End,
+    pub run: RunDir,
+    /// Steps done, and of the whole schedule.
+    pub step: u64,
+    pub total_steps: u64,
+    /// Held-out kNN in percent by step, of the whole run.
+    pub held_out: Vec<(u64, f64)>,
+    /// What this process trained; none where there was nothing to do.
+    pub trained: Option<Trained>,
+}
+
+/// What one process trained.
+#[derive(Clone, Copy, Debug)]
+pub struct Trained {
+    pub steps: u64,
+    pub images_per_second: f64,
+    /// Share of the time that the devices waited for input, 0 to 1.
+    pub input_wait: f64,
+}
+
+/// Trains, from the start or from the newest checkpoint in the folder.
+///
+/// Call it while the process has one thread: it sets the size of the plugin's
+/// thread pool through the environment ([`pjrt::pin_threads`]).
+///
+/// # Errors
+/// [`crate::error::BadInput`] for data, a folder or a checkpoint that do not
+/// fit the configuration; any other error is a failure of the run, and the
+/// same call resumes it.
+pub fn run(options: &Options) -> Result<Outcome> {
+    let config = &options.config;
+    let stop = StopRequest::on_signals()?;
+    let pictures = Pictures::open(&config.data)?;
+    let plan = Plan::new(config, pictures.train.len(), options.steps)?;
+    let mut folder = Folder::take(&options.out, config, &pictures.train.fingerprint()?)?;
+    if folder.step() >= plan.stop {
+        return Ok(Outcome {
+            end: plan.end_at(folder.step()),
+            held_out: held_out::history(&folder.run)?,
+            step: folder.step(),
+            total_steps: plan.schedule.total_steps,
+            trained: None,
+            run: folder.run,
+        });
+    }
+    // The number that the run began with: the last bits depend on it.
+    pjrt::pin_threads(folder.threads().unwrap_or_else(pjrt::pinned_threads))?;
+
+    let mut records = Records::open(&folder, config, &plan)?;
+    records.started(&pictures)?;
+    let outcome = (|| {
+        let session = Session::start(options, &pictures, &mut folder, &mut records)?;
+        RunLoop::new(
+            config,
+            &plan,
+            &pictures,
+            &folder,
+            session,
+            &mut records,
+            &stop,
+        )?
+        .run()
+    })();
+    let (end, step) = match outcome {
+        Ok(ended) => ended,
+        Err(error) => {
+            records.failed(&error);
+            // The error itself matters more than a page about it.
+            let _ = report::write_html(&folder.run);
+            return Err(error);
+        }
+    };
+    let trained = records.finish();
+    report::write_html(&folder.run)?;
+    Ok(Outcome {
+        end,
+        held_out: held_out::history(&folder.run)?,
+        step,
+        total_steps: plan.schedule.total_steps,
+        trained: Some(trained),
+        run: folder.run.clone(),
+    })
+}

@@ -1,9 +1,9 @@
 module @small_step attributes {mhlo.num_partitions = 2 : i32, mhlo.num_replicas = 1 : i32} {
   sdy.mesh @mesh = <["data"=2]>
   func.func public @main(%0: tensor<4x6xf32> {sdy.sharding = #sdy.sharding<@mesh, [{"data"}, {}]>} loc(#loc0), %1: tensor<6x6xf32> {tf.aliasing_output = 1 : i32, sdy.sharding = #sdy.sharding<@mesh, [{}, {}]>} loc(#loc1), %2: tensor<6x6xf32> {tf.aliasing_output = 2 : i32, sdy.sharding = #sdy.sharding<@mesh, [{}, {}]>} loc(#loc2)) -> (tensor<f32> {jax.result_info = "loss", sdy.sharding = #sdy.sharding<@mesh, []>}, tensor<6x6xf32> {jax.result_info = "next.base_encoder.blocks.0.weight", sdy.sharding = #sdy.sharding<@mesh, [{}, {}]>}, tensor<6x6xf32> {jax.result_info = "next.base_encoder.blocks.1.weight", sdy.sharding = #sdy.sharding<@mesh, [{}, {}]>}) {
-    %3 = "stablehlo.dot_general"(%0, %1) {dot_dimension_numbers = #stablehlo.dot<lhs_batching_dimensions = [], rhs_batching_dimensions = [], lhs_contracting_dimensions = [1], rhs_contracting_dimensions = [0]>} : (tensor<4x6xf32>, tensor<6x6xf32>) -> tensor<4x6xf32> loc(#loc3)
+    %3 = "stablehlo.dot_general"(%0, %1) {dot_dimension_numbers = #stablehlo.dot<lhs_batching_dimensions = [], rhs_batching_dimensions = [], lhs_contracting_dimensions = [1], rhs_contracting_dimensions = [0]>, precision_config = [#stablehlo<precision HIGHEST>, #stablehlo<precision HIGHEST>]} : (tensor<4x6xf32>, tensor<6x6xf32>) -> tensor<4x6xf32> loc(#loc3)
     %4 = "stablehlo.tanh"(%3) : (tensor<4x6xf32>) -> tensor<4x6xf32> loc(#loc4)
-    %5 = "stablehlo.dot_general"(%4, %2) {dot_dimension_numbers = #stablehlo.dot<lhs_batching_dimensions = [], rhs_batching_dimensions = [], lhs_contracting_dimensions = [1], rhs_contracting_dimensions = [0]>} : (tensor<4x6xf32>, tensor<6x6xf32>) -> tensor<4x6xf32> loc(#loc5)
+    %5 = "stablehlo.dot_general"(%4, %2) {dot_dimension_numbers = #stablehlo.dot<lhs_batching_dimensions = [], rhs_batching_dimensions = [], lhs_contracting_dimensions = [1], rhs_contracting_dimensions = [0]>, precision_config = [#stablehlo<precision HIGHEST>, #stablehlo<precision HIGHEST>]} : (tensor<4x6xf32>, tensor<6x6xf32>) -> tensor<4x6xf32> loc(#loc5)
     %6 = "stablehlo.tanh"(%5) : (tensor<4x6xf32>) -> tensor<4x6xf32> loc(#loc6)
     %7 = "sdy.sharding_constraint"(%6) {sharding = #sdy.sharding<@mesh, [{"data"}, {}]>} : (tensor<4x6xf32>) -> tensor<4x6xf32> loc(#loc7)
     %8 = "stablehlo.multiply"(%7, %7) : (tensor<4x6xf32>, tensor<4x6xf32>) -> tensor<4x6xf32> loc(#loc8)
@@ -23,13 +23,13 @@ module @small_step attributes {mhlo.num_partitions = 2 : i32, mhlo.num_replicas 
     %21 = "stablehlo.multiply"(%6, %6) : (tensor<4x6xf32>, tensor<4x6xf32>) -> tensor<4x6xf32> loc(#loc18)
     %22 = "stablehlo.subtract"(%20, %21) : (tensor<4x6xf32>, tensor<4x6xf32>) -> tensor<4x6xf32> loc(#loc19)
     %23 = "stablehlo.multiply"(%19, %22) : (tensor<4x6xf32>, tensor<4x6xf32>) -> tensor<4x6xf32> loc(#loc18)
-    %24 = "stablehlo.dot_general"(%23, %2) {dot_dimension_numbers = #stablehlo.dot<lhs_batching_dimensions = [], rhs_batching_dimensions = [], lhs_contracting_dimensions = [1], rhs_contracting_dimensions = [1]>} : (tensor<4x6xf32>, tensor<6x6xf32>) -> tensor<4x6xf32> loc(#loc20)
-    %25 = "stablehlo.dot_general"(%4, %23) {dot_dimension_numbers = #stablehlo.dot<lhs_batching_dimensions = [], rhs_batching_dimensions = [], lhs_contracting_dimensions = [0], rhs_contracting_dimensions = [0]>} : (tensor<4x6xf32>, tensor<4x6xf32>) -> tensor<6x6xf32> loc(#loc20)
+    %24 = "stablehlo.dot_general"(%23, %2) {dot_dimension_numbers = #stablehlo.dot<lhs_batching_dimensions = [], rhs_batching_dimensions = [], lhs_contracting_dimensions = [1], rhs_contracting_dimensions = [1]>, precision_config = [#stablehlo<precision HIGHEST>, #stablehlo<precision HIGHEST>]} : (tensor<4x6xf32>, tensor<6x6xf32>) -> tensor<4x6xf32> loc(#loc20)
+    %25 = "stablehlo.dot_general"(%4, %23) {dot_dimension_numbers = #stablehlo.dot<lhs_batching_dimensions = [], rhs_batching_dimensions = [], lhs_contracting_dimensions = [0], rhs_contracting_dimensions = [0]>, precision_config = [#stablehlo<precision HIGHEST>, #stablehlo<precision HIGHEST>]} : (tensor<4x6xf32>, tensor<4x6xf32>) -> tensor<6x6xf32> loc(#loc20)
     %26 = "stablehlo.constant"() {value = dense<1.0e0> : tensor<4x6xf32>} : () -> tensor<4x6xf32> loc(#loc21)
     %27 = "stablehlo.multiply"(%4, %4) : (tensor<4x6xf32>, tensor<4x6xf32>) -> tensor<4x6xf32> loc(#loc22)
     %28 = "stablehlo.subtract"(%26, %27) : (tensor<4x6xf32>, tensor<4x6xf32>) -> tensor<4x6xf32> loc(#loc23)
     %29 = "stablehlo.multiply"(%24, %28) : (tensor<4x6xf32>, tensor<4x6xf32>) -> tensor<4x6xf32> loc(#loc22)
-    %30 = "stablehlo.dot_general"(%0, %29) {dot_dimension_numbers = #stablehlo.dot<lhs_batching_dimensions = [], rhs_batching_dimensions = [], lhs_contracting_dimensions = [0], rhs_contracting_dimensions = [0]>} : (tensor<4x6xf32>, tensor<4x6xf32>) -> tensor<6x6xf32> loc(#loc24)
+    %30 = "stablehlo.dot_general"(%0, %29) {dot_dimension_numbers = #stablehlo.dot<lhs_batching_dimensions = [], rhs_batching_dimensions = [], lhs_contracting_dimensions = [0], rhs_contracting_dimensions = [0]>, precision_config = [#stablehlo<precision HIGHEST>, #stablehlo<precision HIGHEST>]} : (tensor<4x6xf32>, tensor<4x6xf32>) -> tensor<6x6xf32> loc(#loc24)
     %31 = "stablehlo.constant"() {value = dense<1.0e-1> : tensor<6x6xf32>} : () -> tensor<6x6xf32> loc(#loc25)
     %32 = "stablehlo.multiply"(%30, %31) : (tensor<6x6xf32>, tensor<6x6xf32>) -> tensor<6x6xf32> loc(#loc26)
     %33 = "stablehlo.subtract"(%1, %32) : (tensor<6x6xf32>, tensor<6x6xf32>) -> tensor<6x6xf32> loc(#loc27)

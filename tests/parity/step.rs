@@ -116,7 +116,7 @@ fn five_steps_of_training() {
         lowering: Lowering::Unrolled,
     };
     let program = Program::new(&client(), build(&spec).unwrap().graph);
-    let mut state: Tensors = initial_state(&config)
+    let mut state: Tensors = initial_state(&spec)
         .into_iter()
         .map(|array| {
             let tensor = Tensor {

@@ -1,5 +1,6 @@
 //! Convolutions of any rank, and their gradients, which are convolutions.
 
+use super::dot::precision;
 use super::{Emission, Operation, Vjp, arity, bracketed, check_axes, i64s};
 use crate::graph::{Builder, Result, Shape, Value};
 
@@ -309,7 +310,7 @@ impl Operation for Convolution {
         ])
     }
 
-    fn emit(&self, _: &[Shape], _: &[Shape]) -> Emission<'_> {
+    fn emit(&self, operands: &[Shape], _: &[Shape]) -> Emission<'_> {
         let n = self.padding.len();
         let padding = self
             .padding
@@ -320,24 +321,23 @@ impl Operation for Convolution {
         } else {
             format!("dense<{}> : tensor<{n}x2xi64>", bracketed(padding))
         };
-        Emission::op(
-            "stablehlo.convolution",
-            vec![
-                ("window_strides", i64s(&self.strides)),
-                ("padding", padding),
-                ("lhs_dilation", i64s(&self.input_dilation)),
-                ("rhs_dilation", i64s(&self.filter_dilation)),
-                (
-                    "dimension_numbers",
-                    format!("#stablehlo.conv<{}>", self.dims.mlir()),
-                ),
-                (
-                    "feature_group_count",
-                    format!("{} : i64", self.feature_groups),
-                ),
-                ("batch_group_count", format!("{} : i64", self.batch_groups)),
-            ],
-        )
+        let mut attributes = vec![
+            ("window_strides", i64s(&self.strides)),
+            ("padding", padding),
+            ("lhs_dilation", i64s(&self.input_dilation)),
+            ("rhs_dilation", i64s(&self.filter_dilation)),
+            (
+                "dimension_numbers",
+                format!("#stablehlo.conv<{}>", self.dims.mlir()),
+            ),
+            (
+                "feature_group_count",
+                format!("{} : i64", self.feature_groups),
+            ),
+            ("batch_group_count", format!("{} : i64", self.batch_groups)),
+        ];
+        attributes.extend(precision(operands[0].dtype));
+        Emission::op("stablehlo.convolution", attributes)
     }
 
     /// Products with padding count, products with the zeros between dilated

@@ -155,7 +155,7 @@ impl Operation for DotGeneral {
         ])
     }
 
-    fn emit(&self, _: &[Shape], _: &[Shape]) -> Emission<'_> {
+    fn emit(&self, operands: &[Shape], _: &[Shape]) -> Emission<'_> {
         let numbers = format!(
             "#stablehlo.dot<lhs_batching_dimensions = {}, rhs_batching_dimensions = {}, lhs_contracting_dimensions = {}, rhs_contracting_dimensions = {}>",
             bracketed(&self.lhs_batch),
@@ -163,10 +163,9 @@ impl Operation for DotGeneral {
             bracketed(&self.lhs_contract),
             bracketed(&self.rhs_contract)
         );
-        Emission::op(
-            "stablehlo.dot_general",
-            vec![("dot_dimension_numbers", numbers)],
-        )
+        let mut attributes = vec![("dot_dimension_numbers", numbers)];
+        attributes.extend(precision(operands[0].dtype));
+        Emission::op("stablehlo.dot_general", attributes)
     }
 
     fn flops(&self, operands: &[Shape], results: &[Shape]) -> u64 {
@@ -177,6 +176,13 @@ impl Operation for DotGeneral {
             .product();
         2 * results[0].len() as u64 * depth as u64
     }
+}
+
+/// Asks for products of f32 operands in f32. By default a TPU would round them
+/// to bf16 and a GPU to TF32: who chose f32 over bf16 would not get it.
+pub(super) fn precision(dtype: DType) -> Option<(&'static str, String)> {
+    let highest = "#stablehlo<precision HIGHEST>";
+    (dtype == DType::F32).then(|| ("precision_config", format!("[{highest}, {highest}]")))
 }
 
 impl Builder {

@@ -1,0 +1,9 @@
+//! What a representation is worth: measures on held-out pictures.
+//!
+//! The way of a picture: [`extract`] makes features of it on the device, once;
+//! [`knn`] finds its nearest neighbours on the device; [`vote`] turns those
+//! into a class on the host, for any number of neighbours and any temperature.
+
+pub mod extract;
+pub mod knn;
+pub mod vote;

@@ -1,0 +1,103 @@
+//! What a step takes beside the state: a batch and some scalars.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use anyhow::{Context, Result, bail};
+
+use super::devices::Devices;
+use super::pictures::Pictures;
+use super::plan::Plan;
+use crate::config::RunConfig;
+use crate::data::{Batch, Loader, LoaderConfig};
+use crate::graph::{Input, Mesh};
+use crate::pjrt::Buffer;
+
+/// The scalars of one step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Scalars {
+    pub lr: f32,
+    /// Of the momentum encoder.
+    pub momentum: f32,
+    /// The update's number, from 0.
+    pub step: i32,
+    /// Whether the kNN monitor classifies this batch.
+    pub classify: bool,
+}
+
+impl Scalars {
+    /// Those of the update of number `update`, from 0.
+    pub fn of(config: &RunConfig, plan: &Plan, update: u64) -> Result<Self> {
+        Ok(Self {
+            lr: plan.schedule.lr(config.peak_lr(), update) as f32,
+            momentum: plan.schedule.momentum(&config.method, update) as f32,
+            step: i32::try_from(update).context("a run has less than 2^31 steps")?,
+            classify: plan.classifies(update + 1),
+        })
+    }
+}
+
+/// The batches of some steps, counted from 0.
+pub fn loader(config: &RunConfig, pictures: &Pictures, steps: Range<u64>) -> Result<Loader> {
+    let loader = LoaderConfig {
+        seed: config.seed,
+        batch: config.batch,
+        px: config.model.image_size as u32,
+        augment: config.augment.clone(),
+        workers: config.data.worker_count(),
+        prefetch: config.data.prefetch,
+        corrupt_limit: config.data.corrupt_limit,
+        rows: 0..config.batch,
+        steps,
+    };
+    Loader::new(pictures.train.clone(), loader)
+}
+
+/// Copies everything that `inputs` name to the devices: for each device its
+/// arguments, in the program's order.
+pub fn upload(
+    inputs: &[Input],
+    devices: &Devices,
+    batch: &Batch,
+    scalars: &Scalars,
+) -> Result<Vec<Vec<Buffer>>> {
+    let mut rows: Vec<Vec<Buffer>> = (0..devices.len()).map(|_| Vec::new()).collect();
+    for input in inputs {
+        let bytes = host_bytes(&input.name, batch, scalars)?;
+        let is_split = input
+            .sharding
+            .as_ref()
+            .is_some_and(|s| s.0.first() == Some(&Some(Mesh::DATA)));
+        let shape = input.value.shape;
+        let buffers = match is_split {
+            true => devices.split(&bytes, shape),
+            false => devices.replicate(&bytes, shape),
+        }
+        .with_context(|| format!("cannot give the step its argument {}", input.name))?;
+        for (row, buffer) in rows.iter_mut().zip(buffers) {
+            row.push(buffer);
+        }
+    }
+    Ok(rows)
+}
+
+/// An argument's content, little-endian.
+pub fn host_bytes<'a>(name: &str, batch: &'a Batch, scalars: &Scalars) -> Result<Cow<'a, [u8]>> {
+    fn join<const N: usize>(parts: impl Iterator<Item = [u8; N]>) -> Cow<'static, [u8]> {
+        Cow::Owned(parts.flatten().collect())
+    }
+    let floats = |values: &[f32]| join(values.iter().map(|x| x.to_le_bytes()));
+    Ok(match name {
+        "view1" => Cow::Borrowed(&batch.views[0]),
+        "view2" => Cow::Borrowed(&batch.views[1]),
+        "augment1" => floats(&batch.params[0]),
+        "augment2" => floats(&batch.params[1]),
+        "labels" => join(batch.labels.iter().map(|x| x.to_le_bytes())),
+        "ids" => join(batch.ids.iter().map(|x| x.to_le_bytes())),
+        "classify" => Cow::Owned(vec![u8::from(scalars.classify)]),
+        "lr" => floats(&[scalars.lr]),
+        "momentum" => floats(&[scalars.momentum]),
+        "step" => Cow::Owned(scalars.step.to_le_bytes().to_vec()),
+        other => bail!("the program takes an argument {other}, which the loop does not know"),
+    })
+}

@@ -1,0 +1,49 @@
+//! The arguments of a run's first step, for whoever runs the program outside
+//! of the loop.
+
+use anyhow::{Context, Result};
+
+use super::feed::{self, Scalars};
+use super::pictures::Pictures;
+use super::plan::Plan;
+use super::state::stored;
+use crate::checkpoint::{HostTensor, Snapshot};
+use crate::config::RunConfig;
+use crate::programs::train_step::TrainStep;
+use crate::programs::{Program, train_step};
+
+/// Every argument of the train step by its name: the initial state, the first
+/// batch and the first step's scalars, as [`super::run`] gives them.
+///
+/// # Errors
+/// [`crate::error::BadInput`] for pictures that cannot be read or are too few.
+pub fn first_arguments(
+    config: &RunConfig,
+    pictures: &Pictures,
+    program: &Program,
+) -> Result<Snapshot> {
+    let plan = Plan::new(config, pictures.train.len(), None)?;
+    let mut loader = feed::loader(config, pictures, 0..1)?;
+    let batch = loader.next().context("the loader has no first batch")??;
+    let scalars = Scalars::of(config, &plan, 0)?;
+    let step = TrainStep::of_run(config, pictures.training_set(), "cpu");
+    let state = train_step::initial_state(&step);
+    let mut tensors: Vec<HostTensor> = state
+        .into_iter()
+        .map(|array| HostTensor {
+            dtype: stored(array.shape.dtype),
+            shape: array.shape.dims().to_vec(),
+            data: array.data,
+            name: array.name,
+        })
+        .collect();
+    for input in &program.graph.inputs[program.state..] {
+        tensors.push(HostTensor {
+            name: input.name.clone(),
+            dtype: stored(input.value.shape.dtype),
+            shape: input.value.dims().to_vec(),
+            data: feed::host_bytes(&input.name, &batch, &scalars)?.into_owned(),
+        });
+    }
+    Snapshot::new(0, tensors)
+}

@@ -1,0 +1,121 @@
+//! Steps enqueued and not finished.
+
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow};
+use crossbeam_channel::{Receiver, Sender, TryRecvError, unbounded};
+
+use crate::pjrt::{Event, Pending};
+
+/// A step that was enqueued.
+pub struct Enqueued {
+    /// Its number, from 1.
+    pub step: u64,
+    /// When it was enqueued, and how long its input took before that.
+    pub at: Instant,
+    pub input: Duration,
+    /// For each device, that it is done.
+    pub done: Vec<Event>,
+    pub metrics: Pending,
+}
+
+/// A step that is done.
+#[derive(Clone, Debug)]
+pub struct Finished {
+    pub step: u64,
+    /// When it was enqueued, and how long its input took before that.
+    pub at: Instant,
+    pub input: Duration,
+    /// When it was done.
+    pub done: Instant,
+    pub metrics: Vec<f32>,
+}
+
+/// The steps under way. A thread waits for them in their order and reads their
+/// metrics back, so that the loop knows when each was done without waiting
+/// itself.
+pub struct InFlight {
+    enqueued: Option<Sender<Enqueued>>,
+    finished: Receiver<Result<Finished>>,
+    /// Steps whose results were not taken yet.
+    count: usize,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl InFlight {
+    pub fn new() -> Result<Self> {
+        let (enqueued, incoming) = unbounded::<Enqueued>();
+        let (outgoing, finished) = unbounded();
+        let thread = std::thread::Builder::new().name("metrics".into());
+        let thread = thread
+            .spawn(move || {
+                for step in incoming {
+                    if outgoing.send(wait_for(step)).is_err() {
+                        return;
+                    }
+                }
+            })
+            .context("cannot start the thread that reads metrics")?;
+        Ok(Self {
+            enqueued: Some(enqueued),
+            finished,
+            count: 0,
+            thread: Some(thread),
+        })
+    }
+
+    pub fn push(&mut self, step: Enqueued) {
+        let enqueued = self.enqueued.as_ref().expect("taken only in drop");
+        // The thread ends early only by a panic; taking then says so.
+        let _ = enqueued.send(step);
+        self.count += 1;
+    }
+
+    /// The oldest step under way, once it is done. Waits only if there are
+    /// more than `allowed`; `None` if it is not done, or if there is none.
+    ///
+    /// # Errors
+    /// That of the step.
+    pub fn take(&mut self, allowed: usize) -> Result<Option<Finished>> {
+        let result = match self.finished.try_recv() {
+            Ok(result) => result,
+            Err(TryRecvError::Empty) if self.count <= allowed => return Ok(None),
+            Err(_) => self
+                .finished
+                .recv()
+                .map_err(|_| anyhow!("the thread that reads metrics ended"))?,
+        };
+        self.count -= 1;
+        result.map(Some)
+    }
+}
+
+fn wait_for(step: Enqueued) -> Result<Finished> {
+    let number = step.step;
+    let read = || -> Result<Finished> {
+        for event in &step.done {
+            event.wait()?;
+        }
+        let done = Instant::now();
+        let bytes = step.metrics.wait()?;
+        let (values, _) = bytes.as_chunks::<4>();
+        Ok(Finished {
+            step: step.step,
+            at: step.at,
+            input: step.input,
+            done,
+            metrics: values.iter().map(|b| f32::from_le_bytes(*b)).collect(),
+        })
+    };
+    read().with_context(|| format!("step {number} failed"))
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.enqueued = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}

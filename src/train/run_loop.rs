@@ -1,0 +1,260 @@
+//! The loop itself.
+
+use std::collections::BTreeSet;
+use std::num::{NonZeroU64, NonZeroUsize};
+use std::time::Instant;
+
+use anyhow::{Context, Result, anyhow};
+use serde_json::json;
+
+use super::End;
+use super::feed::{self, Scalars};
+use super::folder::Folder;
+use super::in_flight::{Enqueued, InFlight};
+use super::pictures::Pictures;
+use super::plan::Plan;
+use super::records::Records;
+use super::session::Session;
+use super::signals::StopRequest;
+use super::state::Copy;
+use crate::checkpoint::{self, Retention, RunDir, Saver};
+use crate::config::{OnUnhealthy, RunConfig};
+use crate::data::Loader;
+use crate::report::{Severity, read_events};
+
+/// Steps enqueued at once: one runs, and the next is there when it is done.
+const MAX_IN_FLIGHT: usize = 2;
+/// What the names of the tensors that make features begin with.
+const BASE_ENCODER: &str = "base_encoder.";
+/// In an event: the step of a checkpoint that retention must leave.
+const KEPT: &str = "kept_checkpoint";
+
+/// A run under way.
+pub struct RunLoop<'a> {
+    config: &'a RunConfig,
+    plan: &'a Plan,
+    stop: &'a StopRequest,
+    run: RunDir,
+    session: Session,
+    records: &'a mut Records,
+    loader: Loader,
+    in_flight: InFlight,
+    saver: Saver,
+    /// A copy of the state whose step has no metrics line yet.
+    to_save: Option<Copy>,
+    /// Steps enqueued, from the run's first.
+    step: u64,
+    /// The newest step that is, or is being, saved.
+    saved: Option<u64>,
+    /// A loss was not finite.
+    diverged: bool,
+}
+
+impl<'a> RunLoop<'a> {
+    pub fn new(
+        config: &'a RunConfig,
+        plan: &'a Plan,
+        pictures: &Pictures,
+        folder: &Folder,
+        session: Session,
+        records: &'a mut Records,
+        stop: &'a StopRequest,
+    ) -> Result<Self> {
+        let step = folder.step();
+        let kept = read_events(&folder.run)?.into_iter();
+        let retention = Retention {
+            keep_last: NonZeroUsize::new(config.checkpoint.keep_last)
+                .context("checkpoint.keep_last is 0")?,
+            keep_every: config.checkpoint.keep_every.and_then(NonZeroU64::new),
+            pinned: kept
+                .filter_map(|event| event.evidence.get(KEPT)?.as_u64())
+                .collect::<BTreeSet<_>>(),
+        };
+        Ok(Self {
+            config,
+            plan,
+            stop,
+            run: folder.run.clone(),
+            loader: feed::loader(config, pictures, step..plan.stop)?,
+            in_flight: InFlight::new()?,
+            saver: Saver::new(&folder.run, session.origin.clone(), retention),
+            session,
+            records,
+            to_save: None,
+            step,
+            saved: folder.resume_step(),
+            diverged: false,
+        })
+    }
+
+    /// Trains to the plan's end or until a signal. Tells why it ended, and
+    /// after which step; there is a checkpoint of that step.
+    pub fn run(mut self) -> Result<(End, u64)> {
+        if self.step == 0 && self.plan.evaluates(0) && !self.stop.is_set() {
+            self.evaluate()?;
+        }
+        self.records.clock.start();
+        while self.step < self.plan.stop && !self.stop.is_set() {
+            self.enqueue_step()?;
+            let is_last = self.step == self.plan.stop;
+            if self.plan.evaluates(self.step) && (is_last || !self.stop.is_set()) {
+                self.collect(0)?;
+                if let Err(error) = self.evaluate() {
+                    // The state is sound and must not be lost with it.
+                    self.begin_save()?;
+                    self.save_if_written()?;
+                    return Err(error);
+                }
+                self.records.clock.start();
+            }
+            if self.plan.saves(self.step) {
+                self.begin_save()?;
+            }
+            self.collect(MAX_IN_FLIGHT)?;
+        }
+        self.collect(0)?;
+        if self.step > 0 && self.saved != Some(self.step) {
+            self.begin_save()?;
+            self.save_if_written()?;
+        }
+        self.finish()
+    }
+
+    /// The next batch to the devices, and the step behind those under way.
+    fn enqueue_step(&mut self) -> Result<()> {
+        let update = self.step;
+        let asked = Instant::now();
+        let batch = self
+            .loader
+            .next()
+            .context("the loader has no batch for this step")??;
+        let scalars = Scalars::of(self.config, self.plan, update)?;
+        let session = &mut self.session;
+        let arguments = &session.program.graph.inputs[session.program.state..];
+        let inputs = feed::upload(arguments, &session.devices, &batch, &scalars)?;
+        let input = asked.elapsed();
+
+        // As many as allowed with this one.
+        self.collect(MAX_IN_FLIGHT - 1)?;
+        let at = Instant::now();
+        let (metrics, done) = self.session.enqueue(&inputs)?;
+        self.step = update + 1;
+        self.in_flight.push(Enqueued {
+            step: self.step,
+            at,
+            input,
+            done,
+            metrics: metrics.to_host_async()?,
+        });
+        self.records.replaced(self.step, &batch.replaced)?;
+        self.loader.recycle(batch);
+        Ok(())
+    }
+
+    /// Writes the metrics of the steps that are done, waiting until at most
+    /// `allowed` are under way; and saves what can now be saved.
+    fn collect(&mut self, allowed: usize) -> Result<()> {
+        while let Some(finished) = self.in_flight.take(allowed)? {
+            let loss = self
+                .records
+                .step(&self.session.program.metrics, &finished)?;
+            if !loss.is_finite() && !self.diverged {
+                self.diverged = true;
+                self.save_if_written()?;
+                self.tell_divergence(finished.step, loss)?;
+            }
+        }
+        self.save_if_written()?;
+        if let Some(saved) = self.saver.poll()? {
+            self.records.saved(&saved)?;
+        }
+        Ok(())
+    }
+
+    /// Starts to copy the state; the steps go on.
+    fn begin_save(&mut self) -> Result<()> {
+        // One that still waits for its metrics (checkpoints at every step).
+        if self.to_save.is_some() {
+            self.collect(0)?;
+        }
+        self.to_save = Some(self.session.state.copy_out(self.step)?);
+        self.saved = Some(self.step);
+        Ok(())
+    }
+
+    /// Hands a copy of the state to the saver, once all metrics up to its step
+    /// are written: they are synced before the checkpoint gets its name.
+    fn save_if_written(&mut self) -> Result<()> {
+        let written = self.records.written();
+        let Some(copy) = self.to_save.take_if(|copy| copy.step <= written) else {
+            return Ok(());
+        };
+        let sync_metrics = self.records.syncer()?;
+        let before = self.saver.save(move || {
+            let snapshot = copy.wait()?;
+            sync_metrics()?;
+            Ok(snapshot)
+        })?;
+        before.map_or(Ok(()), |saved| self.records.saved(&saved))
+    }
+
+    /// Classifies the held-out pictures. No step is under way.
+    fn evaluate(&mut self) -> Result<()> {
+        let Some(held_out) = &self.session.held_out else {
+            return Ok(());
+        };
+        let knn = held_out
+            .evaluate(&self.session.state.under(BASE_ENCODER))
+            .context("cannot classify the held-out pictures")?;
+        let of = format!("k {}, bank {}, {} queries", knn.k, knn.bank, knn.queries);
+        self.records.held_out(self.step, knn.top1, &of)
+    }
+
+    /// The first loss that is not finite. The newest checkpoint of which it is
+    /// known that its state was sound is kept for good: later ones are of no
+    /// use.
+    fn tell_divergence(&mut self, step: u64, loss: f32) -> Result<()> {
+        if let Some(saved) = self.saver.wait()? {
+            self.records.saved(&saved)?;
+        }
+        // The loss of the step before was that of the state two steps ago.
+        let saved = checkpoint::list(&self.run)?.into_iter().rev();
+        let kept = saved
+            .map(|(saved, _)| saved)
+            .find(|&saved| saved + 1 < step);
+        let hint = match kept {
+            Some(kept) => {
+                self.saver.pin(kept);
+                format!("the checkpoint of step {kept} is kept")
+            }
+            None => "there is no sound checkpoint".to_owned(),
+        };
+        let message = format!(
+            "the loss of step {step} is {loss}: the run has diverged; {hint}. A lower \
+             optimizer.base_lr, a longer warm-up or model.patch_projection=frozen may help"
+        );
+        let evidence = json!({ "loss": loss.to_string(), KEPT: kept });
+        self.records
+            .tell(step, "non_finite_loss", Severity::Error, &message, evidence)?;
+        match self.config.on_unhealthy {
+            OnUnhealthy::Continue => Ok(()),
+            OnUnhealthy::Stop => Err(anyhow!(message)),
+        }
+    }
+
+    fn finish(self) -> Result<(End, u64)> {
+        if let Some(saved) = self.saver.finish()? {
+            self.records.saved(&saved)?;
+        }
+        let (end, words) = match self.step >= self.plan.stop {
+            true => (self.plan.end_at(self.step), "done"),
+            false => (End::Interrupted, "stopped by a signal"),
+        };
+        let (step, total) = (self.step, self.plan.schedule.total_steps);
+        let message = format!("{words}: {step} of {total} steps");
+        let evidence = json!({ "corrupt": self.loader.corrupt().len() });
+        self.records
+            .tell(step, "ended", Severity::Info, &message, evidence)?;
+        Ok((end, step))
+    }
+}

@@ -1,0 +1,192 @@
+//! The train state: on the devices, and its copies on the host.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result};
+
+use super::devices::Devices;
+use crate::bad_input;
+use crate::checkpoint::{Dtype, HostTensor, Snapshot};
+use crate::graph::{DType, Input, Shape};
+use crate::pjrt::{Arg, Buffer, Pending};
+use crate::programs::{HostArray, Program};
+
+/// Name and shape of a tensor of the state.
+#[derive(Clone, Debug, PartialEq)]
+struct Tensor {
+    name: String,
+    shape: Shape,
+}
+
+/// The state on the devices; each holds all of it.
+pub struct DeviceState {
+    tensors: Vec<Tensor>,
+    /// By device, then in the program's order.
+    buffers: Vec<Vec<Buffer>>,
+}
+
+impl DeviceState {
+    /// Copies a state to the devices.
+    ///
+    /// # Errors
+    /// [`bad_input!`] if it is not the state of this program.
+    pub fn upload(program: &Program, devices: &Devices, state: Vec<HostArray>) -> Result<Self> {
+        let mut given: BTreeMap<String, HostArray> = BTreeMap::new();
+        for array in state {
+            given.insert(array.name.clone(), array);
+        }
+        let mut buffers: Vec<Vec<Buffer>> = (0..devices.len()).map(|_| Vec::new()).collect();
+        let mut tensors = Vec::new();
+        for input in &program.graph.inputs[..program.state] {
+            let array = given.remove(&input.name);
+            let array = check(input, array)?;
+            let copies = devices
+                .replicate(&array.data, array.shape)
+                .with_context(|| format!("cannot put {} on the devices", array.name))?;
+            for (row, copy) in buffers.iter_mut().zip(copies) {
+                row.push(copy);
+            }
+            tensors.push(Tensor {
+                name: array.name,
+                shape: array.shape,
+            });
+        }
+        match given.into_keys().next() {
+            Some(name) => Err(bad_input!(
+                "the state has a tensor {name}, which this program has not: it is of another model"
+            )),
+            None => Ok(Self { tensors, buffers }),
+        }
+    }
+
+    /// Gives the buffers away to the next step, a row for each device.
+    pub fn donate(&mut self) -> Vec<Vec<Arg<'static>>> {
+        let rows = std::mem::take(&mut self.buffers).into_iter();
+        rows.map(|row| row.into_iter().map(Arg::Donate).collect())
+            .collect()
+    }
+
+    /// Takes that step's results: the first ones of each row are the new
+    /// state. Gives the others back.
+    pub fn take(&mut self, mut outputs: Vec<Vec<Buffer>>) -> Vec<Vec<Buffer>> {
+        let split = |row: &mut Vec<Buffer>| row.split_off(self.tensors.len());
+        let others = outputs.iter_mut().map(split).collect();
+        self.buffers = outputs;
+        others
+    }
+
+    /// Bytes on each device.
+    pub fn bytes(&self) -> usize {
+        self.tensors.iter().map(|t| t.shape.bytes()).sum()
+    }
+
+    /// The first device's tensors under `prefix`, by their names.
+    pub fn under(&self, prefix: &str) -> Vec<(&str, &Buffer)> {
+        let names = self.tensors.iter().map(|t| t.name.as_str());
+        let first = self.buffers.iter().take(1).flatten();
+        let mut all: Vec<_> = names.zip(first).collect();
+        all.retain(|(name, _)| name.starts_with(prefix));
+        all
+    }
+
+    /// Starts to copy the state after step `step` from the first device. The
+    /// next step may be enqueued at once: the plugin orders its writes after
+    /// these reads.
+    pub fn copy_out(&self, step: u64) -> Result<Copy> {
+        let copies = self.under("").into_iter();
+        let copies = copies.map(|(_, buffer)| buffer.to_host_async());
+        Ok(Copy {
+            step,
+            tensors: self.tensors.clone(),
+            copies: copies.collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+/// The tensor for an argument, if it is one.
+fn check(input: &Input, array: Option<HostArray>) -> Result<HostArray> {
+    let Some(array) = array else {
+        return Err(bad_input!(
+            "the state has no tensor {}: it is of another model",
+            input.name
+        ));
+    };
+    if array.shape != input.value.shape {
+        return Err(bad_input!(
+            "in the state {} is {}, this program needs {}: it is of another model",
+            array.name,
+            array.shape,
+            input.value.shape
+        ));
+    }
+    Ok(array)
+}
+
+/// A copy of the state to the host, under way.
+pub struct Copy {
+    pub step: u64,
+    tensors: Vec<Tensor>,
+    copies: Vec<Pending>,
+}
+
+impl Copy {
+    /// Waits for the copies.
+    ///
+    /// # Errors
+    /// That of the step which was to make the state.
+    pub fn wait(self) -> Result<Snapshot> {
+        let tensors = self.tensors.into_iter().zip(self.copies);
+        let tensors = tensors.map(|(tensor, copy)| {
+            Ok(HostTensor {
+                dtype: stored(tensor.shape.dtype),
+                shape: tensor.shape.dims().to_vec(),
+                data: copy.wait()?,
+                name: tensor.name,
+            })
+        });
+        Snapshot::new(self.step, tensors.collect::<Result<_>>()?)
+    }
+}
+
+/// The arrays of a checkpoint.
+///
+/// # Errors
+/// [`bad_input!`] for an element type that no state of ours has.
+pub fn arrays(snapshot: Snapshot) -> Result<Vec<HostArray>> {
+    let tensors = snapshot.into_tensors().into_iter();
+    let arrays = tensors.map(|tensor| {
+        let dtype = DType::ALL.into_iter().find(|&d| stored(d) == tensor.dtype);
+        let fits = tensor.shape.len() <= crate::graph::MAX_RANK;
+        let Some(dtype) = dtype.filter(|_| fits) else {
+            return Err(bad_input!(
+                "the state's {} is {:?} {:?}: no model of ours has such a tensor",
+                tensor.name,
+                tensor.dtype,
+                tensor.shape
+            ));
+        };
+        Ok(HostArray {
+            name: tensor.name,
+            shape: Shape::new(dtype, &tensor.shape),
+            data: tensor.data,
+        })
+    });
+    arrays.collect()
+}
+
+/// An element type as the file format calls it.
+pub fn stored(dtype: DType) -> Dtype {
+    match dtype {
+        DType::Pred => Dtype::BOOL,
+        DType::I8 => Dtype::I8,
+        DType::I32 => Dtype::I32,
+        DType::I64 => Dtype::I64,
+        DType::U8 => Dtype::U8,
+        DType::U32 => Dtype::U32,
+        DType::U64 => Dtype::U64,
+        DType::BF16 => Dtype::BF16,
+        DType::F16 => Dtype::F16,
+        DType::F32 => Dtype::F32,
+        DType::F64 => Dtype::F64,
+    }
+}

@@ -1,0 +1,218 @@
+//! Held-out kNN: search and votes against plain arithmetic, and the command
+//! on a checkpoint of untrained variables.
+
+mod support;
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value as Json;
+use support::{f32_bytes, on_each_cpu_plugin};
+use xla_moco::checkpoint::{Dtype, HostTensor, Origin, RunDir, Snapshot, save};
+use xla_moco::config::{Override, RunConfig};
+use xla_moco::eval::extract::Features;
+use xla_moco::eval::knn::search;
+use xla_moco::graph::DType;
+use xla_moco::programs::features;
+use xla_moco::rng::{Purpose, Stream};
+
+/// 300 queries: two chunks and a part of a third.
+#[test]
+fn the_search_is_exhaustive_and_in_order() {
+    const DIM: usize = 6;
+    let draw = |item: u32, rows: usize| -> (Vec<Vec<f64>>, Features) {
+        let mut stream = Stream::new(1, Purpose::Test, (item, 0));
+        let unit = |_| {
+            let row: Vec<f64> = (0..DIM).map(|_| stream.normal()).collect();
+            let norm = row.iter().map(|x| x * x).sum::<f64>().sqrt();
+            row.iter().map(|x| x / norm).collect::<Vec<f64>>()
+        };
+        let rows: Vec<Vec<f64>> = (0..rows).map(unit).collect();
+        let narrow: Vec<f32> = rows.iter().flatten().map(|x| *x as f32).collect();
+        let features = Features {
+            dim: DIM,
+            bytes: f32_bytes(&narrow),
+            labels: (0..rows.len() as u32).map(|i| i % 7).collect(),
+        };
+        (rows, features)
+    };
+    let (bank, bank_features) = draw(0, 1000);
+    let (queries, query_features) = draw(1, 300);
+    on_each_cpu_plugin(1, |plugin, client| {
+        let found = search(client, &bank_features, &query_features, 9, None).unwrap();
+        assert_eq!(found.actual, query_features.labels);
+        assert_eq!((found.cosines.len(), found.classes.len()), (2700, 2700));
+        for (i, query) in queries.iter().enumerate() {
+            let dot = |row: &Vec<f64>| row.iter().zip(query).map(|(a, b)| a * b).sum::<f64>();
+            let mut all: Vec<(f64, u32)> = bank
+                .iter()
+                .map(dot)
+                .zip(bank_features.labels.clone())
+                .collect();
+            all.sort_by(|a, b| b.0.total_cmp(&a.0));
+            for (j, (cosine, class)) in all[..9].iter().enumerate() {
+                let at = 9 * i + j;
+                let apart = (f64::from(found.cosines[at]) - cosine).abs();
+                assert!(apart < 1e-5, "{plugin}: query {i}, neighbour {j}: {apart}");
+                // Two that are equal in f32 may change places.
+                let tied = j > 0 && all[j - 1].0 - cosine < 1e-6 || cosine - all[j + 1].0 < 1e-6;
+                assert!(
+                    tied || found.classes[at] == *class,
+                    "{plugin}: query {i}, {j}"
+                );
+            }
+        }
+    });
+}
+
+/// A run folder whose checkpoint holds random variables.
+fn run_folder(root: &Path) -> RunDir {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/quickstart.json");
+    let small = serde_json::json!({"classes": 4, "images": 200, "test_images": 40, "size": 32});
+    let config = RunConfig::load(&path, &[Override::new("data.synthetic", small)]).unwrap();
+    let run = RunDir::create(root).unwrap();
+    run.write_config(&config.to_value()).unwrap();
+    let program = features::build(&config, 1).unwrap();
+    let inputs = &program.graph.inputs[..program.graph.inputs.len() - 1];
+    let random = |(i, input): (usize, &xla_moco::graph::Input)| {
+        let mut stream = Stream::new(5, Purpose::Test, (i as u32, 0));
+        let count = input.value.shape.len();
+        assert_eq!(input.value.shape.dtype, DType::F32);
+        let values: Vec<f32> = (0..count).map(|_| 0.1 * stream.normal() as f32).collect();
+        HostTensor {
+            name: input.name.clone(),
+            dtype: Dtype::F32,
+            shape: input.value.shape.dims().to_vec(),
+            data: f32_bytes(&values),
+        }
+    };
+    let tensors = inputs.iter().enumerate().map(random).collect();
+    save(
+        &run,
+        &Snapshot::new(12, tensors).unwrap(),
+        &Origin::default(),
+    )
+    .unwrap();
+    run
+}
+
+fn knn(checkpoint: &Path, more: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_xla-moco"))
+        .arg("knn")
+        .arg("--checkpoint")
+        .arg(checkpoint)
+        .args(more)
+        .output()
+        .unwrap()
+}
+
+/// Fails unless the command refuses with these words.
+fn refused(output: &Output, words: &str) {
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{told}");
+    assert!(told.contains(words), "expected {words:?} in: {told}");
+    assert!(output.stdout.is_empty());
+}
+
+fn json(output: &Output) -> Json {
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{told}");
+    serde_json::from_slice(&output.stdout).expect("one JSON object and nothing else")
+}
+
+#[test]
+fn the_command_tells_accuracy_and_protocol() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = run_folder(&folder.path().join("run"));
+    let of_run = json(&knn(run.root(), &["--json", "--k", "5"]));
+    let top1 = of_run["top1"].as_f64().unwrap();
+    assert!((0.0..=100.0).contains(&top1));
+    assert_eq!(of_run["k"], 5);
+    assert_eq!(of_run["temperature"], 0.07);
+    assert_eq!(of_run["bank"]["pictures"], 200);
+    assert_eq!(of_run["queries"]["pictures"], 40);
+    assert_eq!(of_run["checkpoint"]["step"], 12);
+    assert_eq!(of_run["checkpoint"]["sha256"].as_str().unwrap().len(), 64);
+    let classes = of_run["per_class"].as_array().unwrap();
+    let sum = |key: &str| {
+        classes
+            .iter()
+            .map(|c| c[key].as_u64().unwrap())
+            .sum::<u64>()
+    };
+    assert_eq!((classes.len(), sum("queries")), (4, 40));
+    assert!((top1 - 100.0 * sum("right") as f64 / 40.0).abs() < 1e-9);
+
+    // Pictures that are their own nearest neighbours are all recognised.
+    let checkpoint = run.checkpoint_dir(12);
+    let same = [
+        "--data",
+        "synthetic:K=4,N=150,px=32",
+        "--test",
+        "synthetic:K=4,N=150,px=32",
+    ];
+    let own = json(&knn(
+        &checkpoint,
+        &[&same[..], &["--k", "1", "--json"]].concat(),
+    ));
+    assert_eq!(
+        (own["top1"].as_f64(), &own["queries"]["pictures"]),
+        (Some(100.0), &150.into())
+    );
+
+    let output = knn(&checkpoint, &[&same[..], &["--k", "1"]].concat());
+    let told = String::from_utf8_lossy(&output.stdout);
+    for words in [
+        "kNN top-1 100.00% of 150",
+        "temperature 0.07",
+        "step        12",
+        "by class",
+    ] {
+        assert!(told.contains(words), "expected {words:?} in: {told}");
+    }
+}
+
+#[test]
+fn what_cannot_be_used_is_refused_in_words() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = run_folder(&folder.path().join("run"));
+    let root = run.root();
+    refused(&knn(root, &["--k", "201"]), "more neighbours than the bank");
+    refused(&knn(root, &["--data", "/no/such/folder"]), "no such folder");
+    refused(
+        &knn(&folder.path().join("none"), &[]),
+        "there is no run folder",
+    );
+
+    let bare = folder.path().join("bare");
+    std::fs::create_dir(&bare).unwrap();
+    for i in 0..3u8 {
+        let picture = image::RgbImage::from_pixel(8, 8, image::Rgb([i * 50, 9, 9]));
+        picture.save(bare.join(format!("{i}.png"))).unwrap();
+    }
+    let bare = bare.to_str().unwrap();
+    refused(&knn(root, &["--data", bare]), "no test split belongs to");
+    refused(
+        &knn(root, &["--data", bare, "--test", bare, "--k", "1"]),
+        "have no labels",
+    );
+    let more = [
+        "--data",
+        "synthetic:K=2,N=40,px=32",
+        "--test",
+        "synthetic:K=3,N=9,px=32",
+    ];
+    refused(&knn(root, &more), "is not among the 2 classes");
+
+    let config = run.read_config().unwrap().unwrap();
+    let mut other = config.clone();
+    other["model"]["dim"] = 64.into();
+    run.write_config(&other).unwrap();
+    refused(&knn(root, &[]), "the run's model needs");
+    run.write_config(&config).unwrap();
+    let state = run.checkpoint_dir(12).join("state.safetensors");
+    let mut bytes = std::fs::read(&state).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&state, bytes).unwrap();
+    refused(&knn(root, &[]), "damaged");
+}
