@@ -48,14 +48,26 @@ pub fn apply(
             for (i, params) in layers.iter().enumerate() {
                 let _scope = b.scope(format!("{scope}.{i}"));
                 let args = [&[x], &params[..]].concat();
-                let found = if lowering == Lowering::Unrolled || !differentiable {
-                    b.inline(body, &args)?
-                } else {
-                    b.remat(body.clone(), &args)?
-                };
-                x = found[0];
+                x = call(b, body, &args, lowering, differentiable)?;
             }
             Ok(x)
         }
     }
+}
+
+/// Applies a `body` of one result once: what [`apply`] does for one layer
+/// outside of a loop.
+pub fn call(
+    b: &Builder,
+    body: &Graph,
+    args: &[Value],
+    lowering: Lowering,
+    differentiable: bool,
+) -> Result<Value> {
+    let found = if lowering == Lowering::Unrolled || !differentiable {
+        b.inline(body, args)?
+    } else {
+        b.remat(body.clone(), args)?
+    };
+    Ok(found[0])
 }

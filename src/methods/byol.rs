@@ -15,7 +15,7 @@
 //! Heads have BN in their hidden layers, not in their output layers (appendix
 //! A, "MLP heads in BYOL and SwAV"). Without the predictor it collapses.
 
-use super::siamese::{self, Encoder};
+use super::siamese::{self, Encoder, view};
 use super::{Forward, Method, Step, never_held, nothing_to_prepare};
 use crate::graph::{Builder, Result, Value};
 use crate::nn::l2_normalize;
@@ -31,16 +31,18 @@ pub(super) const METHOD: Method = Method {
 
 fn forward(step: &Step) -> Result<Forward> {
     let b = step.b;
-    let (features, z) = siamese::encode(step, Encoder::Base)?;
+    let pictures = siamese::pictures(step)?;
+    let [features, z] = siamese::encode(step, Encoder::Base, pictures)?;
     let q = siamese::predict(step, z)?;
     siamese::update_momentum_encoder(step)?;
-    let (_, k) = siamese::encode(step, Encoder::Momentum)?;
+    let [_, k] = siamese::encode(step, Encoder::Momentum, pictures)?;
 
     let _scope = b.scope("loss");
+    let d = |of: usize| distance(b, view(b, q, of)?, view(b, k, 1 - of)?);
     Ok(Forward {
-        loss: b.add(distance(b, q[0], k[1])?, distance(b, q[1], k[0])?)?,
-        features: features[0],
-        metrics: vec![siamese::output_std(b, z[0])?],
+        loss: b.add(d(0)?, d(1)?)?,
+        features: view(b, features, 0)?,
+        metrics: vec![siamese::output_std(b, view(b, z, 0)?)?],
     })
 }
 

@@ -15,7 +15,7 @@
 //! are those of the whole batch, over all devices. Options: no predictor, no
 //! BN in the heads, BN over both crops together, 1 in place of 2 tau.
 
-use super::siamese::{self, Encoder};
+use super::siamese::{self, Encoder, view};
 use super::{Forward, Method, Step, info_nce, never_held, nothing_to_prepare};
 use crate::config::{LossScale, Method as Config, RunConfig};
 use crate::graph::Result;
@@ -48,19 +48,21 @@ pub(super) fn loss_scale(method: &Config) -> f64 {
 
 fn forward(step: &Step) -> Result<Forward> {
     let (b, method) = (step.b, &step.config.method);
-    let (features, z) = siamese::encode(step, Encoder::Base)?;
+    let pictures = siamese::pictures(step)?;
+    let [features, z] = siamese::encode(step, Encoder::Base, pictures)?;
     let q = siamese::predict(step, z)?;
     siamese::update_momentum_encoder(step)?;
-    let (_, k) = siamese::encode(step, Encoder::Momentum)?;
+    let [_, k] = siamese::encode(step, Encoder::Momentum, pictures)?;
 
     let _scope = b.scope("loss");
-    let ctr = |q, k| {
-        let loss = info_nce(b, q, b.stop_gradient(k)?, temperature(method))?;
+    let ctr = |of: usize| {
+        let k = b.stop_gradient(view(b, k, 1 - of)?)?;
+        let loss = info_nce(b, view(b, q, of)?, k, temperature(method))?;
         b.scale(loss, loss_scale(method))
     };
     Ok(Forward {
-        loss: b.add(ctr(q[0], k[1])?, ctr(q[1], k[0])?)?,
-        features: features[0],
-        metrics: vec![siamese::output_std(b, z[0])?],
+        loss: b.add(ctr(0)?, ctr(1)?)?,
+        features: view(b, features, 0)?,
+        metrics: vec![siamese::output_std(b, view(b, z, 0)?)?],
     })
 }

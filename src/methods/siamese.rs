@@ -2,7 +2,7 @@
 //! momentum encoder, and a measure of collapse.
 
 use super::Step;
-use crate::config::{Crops, RunConfig};
+use crate::config::{Crops, Head, RunConfig};
 use crate::graph::{Builder, GraphError, Result, Value};
 use crate::models::vit::Trunk;
 use crate::models::{compute_dtype, head, vit};
@@ -11,9 +11,6 @@ use crate::nn::{Mode, Role, Site, Spec, l2_normalize, under};
 const BASE: &str = "base_encoder";
 const MOMENTUM: &str = "momentum_encoder";
 const PREDICTOR: &str = "predictor";
-
-/// A value of each view.
-pub type Pair = [Value; 2];
 
 /// Which encoder.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -75,8 +72,24 @@ pub fn update_momentum_encoder(step: &Step) -> Result<()> {
     Ok(())
 }
 
-/// Features [B, dim] and projections [B, out] of both views.
-pub fn encode(step: &Step, encoder: Encoder) -> Result<(Pair, Pair)> {
+/// Both views as one batch [2 B, 3, S, S], picture by picture: weights are read
+/// once, and the batch stays split over devices as it was.
+pub fn pictures(step: &Step) -> Result<Value> {
+    let b = step.b;
+    let _scope = b.scope("views");
+    let [batch, channels, height, width] = *step.views[0].dims() else {
+        let shape = step.views[0].shape;
+        let reason = format!("a view is {shape}, not [B, 3, S, S]");
+        return Err(GraphError::Invalid(reason));
+    };
+    let one = |view: Value| b.reshape(view, &[batch, 1, channels, height, width]);
+    let both = b.concatenate(&[one(step.views[0])?, one(step.views[1])?], 1)?;
+    b.reshape(both, &[2 * batch, channels, height, width])
+}
+
+/// Features [B, 2, dim] and projections [B, 2, out] of both views of
+/// [`pictures`].
+pub fn encode(step: &Step, encoder: Encoder, pictures: Value) -> Result<[Value; 2]> {
     let (name, differentiable) = match encoder {
         Encoder::Base => (BASE, true),
         Encoder::Momentum => (MOMENTUM, false),
@@ -86,24 +99,27 @@ pub fn encode(step: &Step, encoder: Encoder) -> Result<(Pair, Pair)> {
         lowering: step.lowering,
         differentiable,
     };
-    let both = on_both(step, step.views, |view| {
-        let features = vit::vit(&site, &step.config.model, trunk, view)?;
-        let _scope = site.enter();
-        let projector = &step.config.method.projector;
-        let projected = head::head(&site.at("head"), projector, features)?;
-        Ok([features, projected])
-    })?;
-    Ok((both.map(|[features, _]| features), both.map(|[_, z]| z)))
+    let model = &step.config.model;
+    let features = vit::vit(&site, model, trunk, pictures)?;
+    let _scope = site.enter();
+    let batch = pictures.dim(0) / 2;
+    let features = step.b.reshape(features, &[batch, 2, model.dim])?;
+    let projector = &step.config.method.projector;
+    let projections = apply_head(step, &site.at("head"), projector, features)?;
+    Ok([features, projections])
 }
 
-/// Predictions of both views' projections; these themselves where there is no
+/// Predictions of projections [B, 2, out]; these themselves where there is no
 /// predictor.
-pub fn predict(step: &Step, projections: Pair) -> Result<Pair> {
-    let both = on_both(step, projections, |x| {
-        let predictor = &step.config.method.predictor;
-        Ok([head::head(&site(step).at(PREDICTOR), predictor, x)?])
-    })?;
-    Ok(both.map(|[q]| q))
+pub fn predict(step: &Step, projections: Value) -> Result<Value> {
+    let predictor = &step.config.method.predictor;
+    apply_head(step, &site(step).at(PREDICTOR), predictor, projections)
+}
+
+/// One view's part [B, D] of [B, 2, D].
+pub fn view(b: &Builder, both: Value, i: usize) -> Result<Value> {
+    let one = b.slice_axis(both, 1, i, i + 1)?;
+    b.reshape(one, &[both.dim(0), both.dim(2)])
 }
 
 fn site<'a>(step: &Step<'a>) -> Site<'a> {
@@ -111,52 +127,25 @@ fn site<'a>(step: &Step<'a>) -> Site<'a> {
     Site::new(step.b, step.variables, compute, Mode::Train)
 }
 
-/// Applies `f` to each view after the other, or to both as one batch, as
-/// `method.bn_crops` says.
-fn on_both<const N: usize>(
-    step: &Step,
-    views: Pair,
-    f: impl Fn(Value) -> Result<[Value; N]>,
-) -> Result<[[Value; N]; 2]> {
+/// A head on vectors [B, 2, D]. BN has statistics of each view, as if one had
+/// passed after the other, or of both together, as `method.bn_crops` says.
+fn apply_head(step: &Step, site: &Site, config: &Head, x: Value) -> Result<Value> {
     let b = step.b;
+    let batch = x.dim(0);
     match step.config.method.bn_crops {
-        Crops::Apart => Ok([f(views[0])?, f(views[1])?]),
+        Crops::Apart => head::head(site, config, x),
         Crops::Together => {
-            let found = f(joined(b, views)?)?;
-            let mut both = [found; 2];
-            for (view, values) in both.iter_mut().enumerate() {
-                for value in values {
-                    *value = part(b, *value, view)?;
-                }
-            }
-            Ok(both)
+            let rows = b.reshape(x, &[2 * batch, x.dim(2)])?;
+            let y = head::head(site, config, rows)?;
+            b.reshape(y, &[batch, 2, y.dim(1)])
         }
     }
 }
 
-/// Two values [B, ..] as one [2 B, ..], picture by picture, so that a split
-/// batch stays split as it is.
-fn joined(b: &Builder, views: Pair) -> Result<Value> {
-    let Some((batch, rest)) = views[0].dims().split_first() else {
-        return Err(GraphError::Invalid("a view has no batch axis".into()));
-    };
-    let rows = [&[*batch, 1], rest].concat();
-    let rows = [b.reshape(views[0], &rows)?, b.reshape(views[1], &rows)?];
-    b.reshape(b.concatenate(&rows, 1)?, &[&[2 * batch], rest].concat())
-}
-
-/// One view's part of what [`joined`] made.
-fn part(b: &Builder, both: Value, view: usize) -> Result<Value> {
-    let (batch, rest) = (both.dim(0) / 2, &both.dims()[1..]);
-    let rows = b.reshape(both, &[&[batch, 2], rest].concat())?;
-    let rows = b.slice_axis(rows, 1, view, view + 1)?;
-    b.reshape(rows, &[&[batch], rest].concat())
-}
-
-/// How far the normalised projections `z` [N, D] spread: the standard
-/// deviation over the batch of each element, mean over the elements, times
-/// sqrt(D). About 1 where they spread over the sphere, 0 where all are one
-/// (Chen and He 2021, Sec. 4.1).
+/// How far the normalised projections `z` [N, D] of the first view spread: the
+/// standard deviation over the batch of each element, mean over the elements,
+/// times sqrt(D). About 1 where they spread over the sphere, 0 where all are
+/// one (Chen and He 2021, Sec. 4.1).
 pub fn output_std(b: &Builder, z: Value) -> Result<(&'static str, Value)> {
     let _scope = b.scope("output_std");
     let z = l2_normalize(b, b.stop_gradient(z)?)?;

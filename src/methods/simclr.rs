@@ -15,7 +15,7 @@
 //! crops together (appendix A, "BatchNorm").
 
 use super::moco_v3::{loss_scale, temperature};
-use super::siamese::{self, Encoder};
+use super::siamese::{self, Encoder, view};
 use super::{Forward, Method, Step, info_nce, never_held, nothing_to_prepare, nt_xent};
 use crate::config::{Negatives, RunConfig};
 use crate::graph::Result;
@@ -40,7 +40,9 @@ fn chance_loss(config: &RunConfig) -> f64 {
 
 fn forward(step: &Step) -> Result<Forward> {
     let (b, method) = (step.b, &step.config.method);
-    let (features, z) = siamese::encode(step, Encoder::Base)?;
+    let pictures = siamese::pictures(step)?;
+    let [features, z] = siamese::encode(step, Encoder::Base, pictures)?;
+    let z = [view(b, z, 0)?, view(b, z, 1)?];
 
     let _scope = b.scope("loss");
     let tau = temperature(method);
@@ -53,7 +55,7 @@ fn forward(step: &Step) -> Result<Forward> {
     };
     Ok(Forward {
         loss: b.scale(loss, loss_scale(method))?,
-        features: features[0],
+        features: view(b, features, 0)?,
         metrics: vec![siamese::output_std(b, z[0])?],
     })
 }

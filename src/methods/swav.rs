@@ -15,7 +15,7 @@
 //! the past projections of each view (`swav_queue`, newest first), over which
 //! codes are balanced too once the queue is full.
 
-use super::siamese::{self, Encoder};
+use super::siamese::{self, Encoder, view};
 use super::{Forward, Method, Step, moco_v3, sinkhorn};
 use crate::config::{RunConfig, Swav};
 use crate::graph::ops::Comparison;
@@ -78,14 +78,13 @@ fn forward(step: &Step) -> Result<Forward> {
     let Some(swav) = &step.config.method.swav else {
         return Err(GraphError::Invalid("swav without its section".into()));
     };
-    let (features, projections) = siamese::encode(step, Encoder::Base)?;
+    let pictures = siamese::pictures(step)?;
+    let [features, projections] = siamese::encode(step, Encoder::Base, pictures)?;
 
     let _scope = b.scope("loss");
     let prototypes = step.variables.get(PROTOTYPES)?;
-    let z = [
-        l2_normalize(b, projections[0])?,
-        l2_normalize(b, projections[1])?,
-    ];
+    let z = |of: usize| l2_normalize(b, view(b, projections, of)?);
+    let z = [z(0)?, z(1)?];
     let scores = |z: Value| b.dot(z, prototypes, &[1], &[1]);
     let s = [scores(z[0])?, scores(z[1])?];
     let codes = codes(step, swav, z, s, prototypes)?;
@@ -96,9 +95,9 @@ fn forward(step: &Step) -> Result<Forward> {
     )?;
     Ok(Forward {
         loss: b.scale(loss, 0.5)?,
-        features: features[0],
+        features: view(b, features, 0)?,
         metrics: vec![
-            siamese::output_std(b, projections[0])?,
+            siamese::output_std(b, z[0])?,
             ("prototypes_used", prototypes_used(b, codes[0])?),
         ],
     })

@@ -36,8 +36,9 @@ fn has_norm(head: &Head, layer: usize) -> bool {
     }
 }
 
-/// `x` [B, inputs] -> [B, out], f32: linear and BN, with ReLU between layers.
-/// Matrix products are in the compute type.
+/// `x` [B, inputs] or [B, views, inputs] to as many vectors of `out`, f32:
+/// linear and BN (whose statistics are of each view by itself), with ReLU
+/// between layers. Matrix products are in the compute type.
 pub fn head(site: &Site, config: &Head, x: Value) -> Result<Value> {
     let b = site.b;
     let _scope = site.enter();

@@ -19,7 +19,7 @@ mod patch;
 mod position;
 mod variables;
 
-pub use attention::{attention, attention_specs};
+pub use attention::{attention, attention_specs, class_attention};
 pub use init::{Init, materialise};
 pub use linear::{linear, linear_specs};
 pub use loss::{cross_entropy, l2_normalize};

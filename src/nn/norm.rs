@@ -45,23 +45,23 @@ pub fn batch_norm_specs(dim: usize, with_affine: bool) -> Vec<Spec> {
     specs
 }
 
-/// Normalises each channel of `x` [.., channels], eps 1e-5. The result is f32.
+/// Normalises each channel of `x`, [B, channels] or [B, views, channels], over
+/// the batch; eps 1e-5. The result is f32.
 ///
 /// In training the statistics are those of the whole batch, over all devices,
-/// and the running ones move a tenth of the way to them; the running variance
-/// takes the unbiased estimate (PyTorch's rule).
+/// each view having its own. The running ones move a tenth of the way to them,
+/// to one view's after the other's; the running variance takes the unbiased
+/// estimate (PyTorch's rule).
 pub fn batch_norm(site: &Site, x: Value) -> Result<Value> {
     let b = site.b;
     let _scope = site.enter();
     let x = b.convert(x, DType::F32)?;
-    let rows: Vec<usize> = (0..x.rank().saturating_sub(1)).collect();
     let (centred, variance) = match site.mode {
         Mode::Train => {
-            let mean = b.mean(x, &rows)?;
+            let mean = b.mean(x, &[0])?;
             let centred = b.sub(x, mean)?;
-            let variance = b.mean(b.mul(centred, centred)?, &rows)?;
-            let count: usize = rows.iter().map(|axis| x.dim(*axis)).product();
-            let unbiased = count as f64 / count.saturating_sub(1).max(1) as f64;
+            let variance = b.mean(b.mul(centred, centred)?, &[0])?;
+            let unbiased = x.dim(0) as f64 / x.dim(0).saturating_sub(1).max(1) as f64;
             renew(site, "running_mean", mean)?;
             renew(site, "running_var", b.scale(variance, unbiased)?)?;
             (centred, variance)
@@ -82,11 +82,19 @@ pub fn batch_norm(site: &Site, x: Value) -> Result<Value> {
     }
 }
 
+/// `seen` is [channels] or [views, channels].
 fn renew(site: &Site, name: &str, seen: Value) -> Result<()> {
     let b = site.b;
-    let old = site.get(name)?;
     let seen = b.stop_gradient(seen)?;
-    let step = b.scale(b.sub(seen, old)?, BATCH_NORM_MOMENTUM)?;
-    site.set(name, b.add(old, step)?);
+    let mut running = site.get(name)?;
+    let views = if seen.rank() == 1 { 1 } else { seen.dim(0) };
+    let seen = b.reshape(seen, &[views, running.dim(0)])?;
+    for view in 0..views {
+        let seen = b.slice_axis(seen, 0, view, view + 1)?;
+        let seen = b.reshape(seen, running.dims())?;
+        let step = b.scale(b.sub(seen, running)?, BATCH_NORM_MOMENTUM)?;
+        running = b.add(running, step)?;
+    }
+    site.set(name, running);
     Ok(())
 }

@@ -2,10 +2,12 @@
 //! each part.
 
 use crate::config::{Head, RunConfig};
-use crate::graph::{Builder, DType, Result, Shape, cost};
+use crate::graph::block::Lowering;
+use crate::graph::{Builder, DType, Graph, Result, Shape, cost};
 use crate::methods;
 use crate::models::head;
-use crate::nn::{Mode, Role, Site, Spec, Variables};
+use crate::models::vit::{self, Trunk};
+use crate::nn::{Mode, Role, Site, Spec, Variables, under};
 
 /// A part of the model.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,8 +37,7 @@ pub struct Summary {
 
 /// Counts from the variables' shapes and from the graph of one picture.
 pub fn summary(config: &RunConfig) -> Result<Summary> {
-    let graph = super::features::build(config, 1)?.graph;
-    let scopes = cost::by_scope(&graph, 3);
+    let scopes = cost::by_scope(&backbone(config)?, 3);
     let specs = methods::specs(config);
     let specs: Vec<&Spec> = specs.iter().filter(|s| s.role != Role::Buffer).collect();
     let blocks = config.model.blocks;
@@ -94,6 +95,31 @@ pub fn summary(config: &RunConfig) -> Result<Summary> {
     })
 }
 
+/// All tokens of one picture through all blocks, as papers count a backbone;
+/// our programs make the class token only in the last block.
+fn backbone(config: &RunConfig) -> Result<Graph> {
+    let b = Builder::new();
+    let specs = under("base_encoder", vit::specs(&config.model));
+    let variables = variables(&b, specs.collect());
+    let site = Site::new(&b, &variables, DType::F32, Mode::Evaluate);
+    let side = config.model.image_size;
+    let x = b.input("x", Shape::new(DType::F32, &[1, 3, side, side]));
+    let trunk = Trunk {
+        lowering: Lowering::Unrolled,
+        differentiable: false,
+    };
+    let tokens = vit::tokens(&site.at("base_encoder"), &config.model, trunk, x)?;
+    b.output("tokens", tokens);
+    b.finish()
+}
+
+fn variables(b: &Builder, specs: Vec<Spec>) -> Variables {
+    Variables::new(specs.into_iter().map(|spec| {
+        let value = b.input(&spec.name, Shape::new(DType::F32, &spec.dims));
+        (spec.name, value)
+    }))
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Patches,
@@ -141,10 +167,7 @@ fn sum(name: &str, parts: &[&Part]) -> Part {
 fn head_part(name: &str, config: &Head, inputs: usize) -> Result<Part> {
     let specs = head::specs(config, inputs);
     let b = Builder::new();
-    let variables = Variables::new(specs.iter().map(|spec| {
-        let shape = Shape::new(DType::F32, &spec.dims);
-        (spec.name.clone(), b.input(&spec.name, shape))
-    }));
+    let variables = variables(&b, specs.clone());
     let site = Site::new(&b, &variables, DType::F32, Mode::Evaluate);
     let x = b.input("x", Shape::new(DType::F32, &[1, inputs]));
     let y = head::head(&site, config, x)?;

@@ -177,7 +177,7 @@ fn three_steps(fixture: &Tensors, case: &str, config: &RunConfig) {
         let (shape, bytes) = (array.shape, array.data);
         (array.name, Tensor { shape, bytes })
     };
-    let mut state: Tensors = initial_state(config).into_iter().map(array).collect();
+    let mut state: Tensors = initial_state(&spec).into_iter().map(array).collect();
     for (name, tensor) in start(fixture, case) {
         let old = state.insert(name.clone(), tensor);
         assert!(old.is_some(), "{case}: {name} is no part of the state");
