@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use super::hlo::{Instruction, instructions};
+use super::hlo::{Instruction, any_block, instructions};
 
 /// Arrays of the same type from the same place of each block.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -36,7 +36,9 @@ pub(super) fn biggest(hlo: &str, most: usize) -> Vec<Buffers> {
         for instruction in instructions(line).filter(holds_memory) {
             let shape = without_layout(instruction.kind);
             let scope = any_block(instruction.scope());
-            *groups.entry((instruction.bytes(), shape, scope)).or_default() += 1;
+            *groups
+                .entry((instruction.bytes(), shape, scope))
+                .or_default() += 1;
         }
     }
     let buffers = groups.into_iter().rev().take(most);
@@ -97,15 +99,6 @@ fn without_layout(kind: &str) -> String {
         }
     }
     text
-}
-
-/// `base_encoder/blocks.3/mlp` as `base_encoder/blocks.*/mlp`.
-fn any_block(scope: &str) -> String {
-    let parts = scope.split('/').map(|part| match part.split_once('.') {
-        Some((name, digits)) if digits.bytes().all(|b| b.is_ascii_digit()) => format!("{name}.*"),
-        _ => part.to_owned(),
-    });
-    parts.collect::<Vec<_>>().join("/")
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::hlo::{Instruction, instructions};
+use super::hlo::{Instruction, any_block, instructions};
 
 /// Kinds of collectives, by their HLO names.
 const KINDS: [&str; 6] = [
@@ -59,6 +59,33 @@ pub fn by_kind(collectives: &[Collective]) -> BTreeMap<&'static str, Total> {
         total.bytes += collective.bytes;
     }
     totals
+}
+
+/// Collectives of one kind for the same place of each block.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Place {
+    pub kind: &'static str,
+    /// Such as `grad/base_encoder/blocks.*/mlp/fc1/dot_general`.
+    pub scope: String,
+    #[serde(flatten)]
+    pub total: Total,
+}
+
+/// Sums for each kind and place, the most bytes first.
+pub fn by_place(collectives: &[Collective]) -> Vec<Place> {
+    let mut totals: BTreeMap<(&'static str, String), Total> = BTreeMap::new();
+    for collective in collectives {
+        let key = (collective.kind, any_block(&collective.scope));
+        let total = totals.entry(key).or_default();
+        total.count += 1;
+        total.bytes += collective.bytes;
+    }
+    let mut places: Vec<Place> = totals
+        .into_iter()
+        .map(|((kind, scope), total)| Place { kind, scope, total })
+        .collect();
+    places.sort_by_key(|place| std::cmp::Reverse(place.total.bytes));
+    places
 }
 
 fn collective(instruction: &Instruction) -> Option<Collective> {
@@ -140,6 +167,28 @@ ENTRY %main (p: f32[2,8]) -> f32[8] {
             }
         );
         assert_eq!(totals.len(), 4);
+    }
+
+    #[test]
+    fn places_are_the_same_in_each_block() {
+        let of_block = |block: usize, bytes| Collective {
+            kind: "all-reduce",
+            arrays: 1,
+            bytes,
+            scope: format!("grad/blocks.{block}/mlp/dot"),
+        };
+        let places = by_place(&[of_block(0, 8), of_block(11, 8)]);
+        assert_eq!(
+            places,
+            [Place {
+                kind: "all-reduce",
+                scope: "grad/blocks.*/mlp/dot".into(),
+                total: Total {
+                    count: 2,
+                    bytes: 16
+                },
+            }]
+        );
     }
 
     #[test]

@@ -5,9 +5,9 @@ use std::time::Instant;
 use anyhow::Result;
 
 use super::buffers::biggest;
-use super::collectives::{Collective, by_kind, collectives};
+use super::collectives::{Place, by_kind, by_place, collectives};
 use super::estimate::{has_loop, network, products, roofline};
-use super::report::{Alternative, Pace, Report};
+use super::report::{Alternative, LISTED, Pace, Report};
 use super::target::{Machine, Told};
 use crate::config::{ComputeDtype, RunConfig};
 use crate::graph::block::Lowering;
@@ -18,9 +18,6 @@ use crate::programs::train_step::{self, TrainStep, Views};
 /// The pass after whose end collectives still have the names of what needs
 /// them: a filter for [`export_hlo`].
 pub const AFTER_PARTITIONING: &str = "spmd-partitioning";
-
-/// Arrays that a report lists.
-const LISTED: usize = 12;
 
 /// The program's HLO right after partitioning, of those dumped with
 /// [`AFTER_PARTITIONING`].
@@ -111,10 +108,13 @@ fn one(machine: &Machine, step: &TrainStep, price: Option<f64>) -> Result<Report
     let loops = has_loop(&program.graph);
     let estimated_seconds = cost("optimal_seconds").filter(|s| !loops && *s > 0.0);
     let roofline_seconds = roofline(&machine.hardware, &share.graph);
-    let collectives_now = hlo.as_ref().map(|hlo| collectives(&hlo.after_optimizations));
+    let collectives_now = hlo
+        .as_ref()
+        .map(|hlo| collectives(&hlo.after_optimizations));
     let totals = collectives_now.as_deref().map(by_kind);
-    let scoped: Option<Vec<Collective>> =
-        hlo.as_ref().and_then(|hlo| Some(collectives(partitioned(hlo)?)));
+    let scoped: Option<Vec<Place>> = hlo
+        .as_ref()
+        .and_then(|hlo| Some(by_place(&collectives(partitioned(hlo)?))));
     Ok(Report {
         target: machine.target.to_string(),
         platform: machine.platform.clone(),

@@ -112,7 +112,10 @@ mod tests {
     fn the_slower_of_compute_and_memory_counts() {
         let (n, small) = (1000.0f64, 10.0f64);
         let compute = 2.0 * n.powi(3) / 1e6;
-        assert_eq!(roofline(&HARDWARE, &product(DType::BF16, 1000)), compute.max(5.0 * n * n * 2.0 / 1e3));
+        assert_eq!(
+            roofline(&HARDWARE, &product(DType::BF16, 1000)),
+            compute.max(5.0 * n * n * 2.0 / 1e3)
+        );
         assert_eq!(
             roofline(&HARDWARE, &product(DType::BF16, 10)),
             5.0 * small * small * 2.0 / 1e3

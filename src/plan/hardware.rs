@@ -25,14 +25,7 @@ const GIB: u64 = 1 << 30;
 
 /// A chip of `devices` devices: TFLOP/s in bf16, GiB and GB/s of memory, GB/s
 /// of each of its links one way, links.
-const fn tpu(
-    devices: u64,
-    tflops: f64,
-    gib: u64,
-    memory: f64,
-    link: f64,
-    links: u64,
-) -> Hardware {
+const fn tpu(devices: u64, tflops: f64, gib: u64, memory: f64, link: f64, links: u64) -> Hardware {
     let share = devices as f64;
     Hardware {
         bf16_flops: tflops * 1e12 / share,

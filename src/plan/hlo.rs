@@ -117,6 +117,15 @@ impl<'a> Instruction<'a> {
     }
 }
 
+/// `base_encoder/blocks.3/mlp` as `base_encoder/blocks.*/mlp`.
+pub(super) fn any_block(scope: &str) -> String {
+    let parts = scope.split('/').map(|part| match part.split_once('.') {
+        Some((name, digits)) if digits.bytes().all(|b| b.is_ascii_digit()) => format!("{name}.*"),
+        _ => part.to_owned(),
+    });
+    parts.collect::<Vec<_>>().join("/")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -15,7 +15,7 @@ mod report;
 mod target;
 
 pub use buffers::Buffers;
-pub use collectives::{Collective, Total, by_kind, collectives};
+pub use collectives::{Collective, Place, Total, by_kind, by_place, collectives};
 pub use compile::{AFTER_PARTITIONING, compile, partitioned};
 pub use hardware::Hardware;
 pub use report::{Alternative, Report};

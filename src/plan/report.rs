@@ -7,12 +7,15 @@ use serde::Serialize;
 use serde_json::{Value as Json, json};
 
 use super::buffers::Buffers;
-use super::collectives::{Collective, Total};
+use super::collectives::{Place, Total};
 use super::hardware::Hardware;
 use crate::graph::cost::amount;
 
 /// Training pictures of ImageNet-1k, in whose epochs durations are given.
 pub(super) const IMAGENET: usize = 1_281_167;
+
+/// Rows of a list of the biggest in the text.
+pub(super) const LISTED: usize = 12;
 
 /// A step on a target. Bytes, FLOPs and seconds are those of one device.
 #[derive(Clone, Debug, Serialize)]
@@ -56,8 +59,8 @@ pub struct Report {
     pub interconnect_seconds: Option<f64>,
     /// As the program runs, combined; null where it was refused.
     pub collectives: Option<BTreeMap<&'static str, Total>>,
-    /// Right after partitioning, with the scope that each belongs to.
-    pub collectives_by_scope: Option<Vec<Collective>>,
+    /// Right after partitioning, by what needs them.
+    pub collectives_by_scope: Option<Vec<Place>>,
     pub biggest_buffers: Vec<Buffers>,
     /// Where the list of buffers comes from.
     pub buffers_from: &'static str,
@@ -208,7 +211,10 @@ impl Report {
                 out,
                 "  {seconds:.4} s  the compiler's estimate of compute and memory, without network and input"
             )?,
-            None => writeln!(out, "  the compiler gives none (or counts a loop's body once)")?,
+            None => writeln!(
+                out,
+                "  the compiler gives none (or counts a loop's body once)"
+            )?,
         }
         writeln!(
             out,
@@ -221,7 +227,10 @@ impl Report {
                 out,
                 "  {seconds:.4} s  our model of the network, apart from these: rings over all links, nothing hidden"
             )?,
-            None => writeln!(out, "  no network: the devices share their memory, or the program was refused")?,
+            None => writeln!(
+                out,
+                "  no network: the devices share their memory, or the program was refused"
+            )?,
         }
         writeln!(
             out,
@@ -237,6 +246,19 @@ impl Report {
                     "  {kind:<20} {:>4}  {}",
                     total.count,
                     amount(total.bytes as f64, "B")
+                )?;
+            }
+        }
+        if let Some(places) = &self.collectives_by_scope {
+            writeln!(out, "\nwhat needs them, before they are combined")?;
+            for place in places.iter().take(LISTED) {
+                writeln!(
+                    out,
+                    "  {:<20} {:>4}  {:<9} {}",
+                    place.kind,
+                    place.total.count,
+                    amount(place.total.bytes as f64, "B"),
+                    place.scope
                 )?;
             }
         }

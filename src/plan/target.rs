@@ -46,14 +46,17 @@ impl std::str::FromStr for Target {
                     .split_once(':')
                     .ok_or_else(|| unknown("lacks the chips' arrangement, such as 2x2"))?;
                 let sizes = shape.split('x').map(|n| n.parse::<u16>());
-                if !sizes.clone().all(|n| n.is_ok_and(|n| n > 0)) || !(2..=3).contains(&sizes.count())
+                if !sizes.clone().all(|n| n.is_ok_and(|n| n > 0))
+                    || !(2..=3).contains(&sizes.count())
                 {
                     return Err(unknown(&format!(
                         "arranges its chips as {shape:?}; expected such as 2x2 or 2x2x1"
                     )));
                 }
                 if !TPUS.iter().any(|(name, _)| *name == generation) {
-                    return Err(unknown(&format!("is of a TPU {generation} that is not known")));
+                    return Err(unknown(&format!(
+                        "is of a TPU {generation} that is not known"
+                    )));
                 }
                 Ok(Self::Tpu(name.to_owned()))
             }
@@ -154,7 +157,10 @@ impl Machine {
                     ..ClientOptions::default()
                 };
                 let client = Client::new(&plugin, &options)?;
-                let device = client.devices().first().context("a client without devices")?;
+                let device = client
+                    .devices()
+                    .first()
+                    .context("a client without devices")?;
                 Ok(Self {
                     target: target.clone(),
                     platform: client.platform_name().to_owned(),
@@ -188,14 +194,13 @@ impl Machine {
     }
 
     /// Compiles StableHLO for all devices.
-    pub(super) fn compile(
-        &self,
-        text: &str,
-        options: &CompileOptions,
-    ) -> pjrt::Result<Told> {
+    pub(super) fn compile(&self, text: &str, options: &CompileOptions) -> pjrt::Result<Told> {
         let program = Program { text };
         match &self.compiler {
-            Compiler::Client(client) => told(&client.compile(&program, options)?),
+            Compiler::Client(client) => {
+                let executable = client.compile(&program, options)?;
+                told(&executable)
+            }
             Compiler::Topology(topology) => told(&topology.compile(&program, options)?),
         }
     }
@@ -244,8 +249,20 @@ mod tests {
     #[test]
     fn unknown_targets_are_refused_with_those_known() {
         for text in [
-            "", "tpu", "tpu:v3", "tpu:v9:2x2", "tpu:v3:2", "tpu:v3:2x0", "tpu:v3:2x2x2x2",
-            "gpu:8", "gpu:h100", "gpu:h100:0", "gpu:voodoo:2", "cpu:", "cpu:99999999", "npu:4",
+            "",
+            "tpu",
+            "tpu:v3",
+            "tpu:v9:2x2",
+            "tpu:v3:2",
+            "tpu:v3:2x0",
+            "tpu:v3:2x2x2x2",
+            "gpu:8",
+            "gpu:h100",
+            "gpu:h100:0",
+            "gpu:voodoo:2",
+            "cpu:",
+            "cpu:99999999",
+            "npu:4",
         ] {
             let error = text.parse::<Target>().unwrap_err();
             assert!(error.is::<crate::error::BadInput>(), "{text}");
