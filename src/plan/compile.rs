@@ -7,6 +7,7 @@ use anyhow::Result;
 use super::buffers::biggest;
 use super::collectives::{Place, by_kind, by_place, collectives};
 use super::estimate::{has_loop, network, products, roofline};
+use super::refusal;
 use super::report::{Alternative, LISTED, Pace, Report};
 use super::target::{Machine, Told};
 use crate::config::{ComputeDtype, RunConfig};
@@ -103,6 +104,7 @@ fn one(machine: &Machine, step: &TrainStep, price: Option<f64>) -> Result<Report
         ComputeDtype::Bf16 => machine.hardware.bf16_flops,
         ComputeDtype::F32 => machine.hardware.f32_flops,
     };
+    let refused = refusal.as_deref().map(refusal::read).unwrap_or_default();
     let memory = told.as_ref().and_then(|told| told.memory);
     let cost = |key: &str| told.as_ref()?.costs.as_ref()?.get(key).copied();
     let loops = has_loop(&program.graph);
@@ -131,7 +133,9 @@ fn one(machine: &Machine, step: &TrainStep, price: Option<f64>) -> Result<Report
         temp_bytes: memory.map(|m| m.temp_bytes),
         generated_code_bytes: memory.map(|m| m.generated_code_bytes),
         peak_bytes: memory.and_then(|m| m.peak_bytes),
-        refusal,
+        used_bytes: refused.used_bytes,
+        capacity_bytes: refused.capacity_bytes,
+        refusal: refusal.map(|words| words.lines().next().unwrap_or_default().to_owned()),
         estimated_seconds,
         flops: cost("flops"),
         bytes_accessed: cost("bytes accessed"),
@@ -143,10 +147,16 @@ fn one(machine: &Machine, step: &TrainStep, price: Option<f64>) -> Result<Report
             .and_then(|totals| network(&machine.hardware, machine.devices, totals)),
         collectives: totals,
         collectives_by_scope: scoped,
-        biggest_buffers: hlo
-            .map(|hlo| biggest(&hlo.after_optimizations, LISTED))
-            .unwrap_or_default(),
-        buffers_from: "results of the optimised HLO's instructions, without padding; not all live at once",
+        biggest_buffers: match &hlo {
+            Some(hlo) => biggest(&hlo.after_optimizations, LISTED),
+            None => refused.largest,
+        },
+        buffers_from: match hlo {
+            Some(_) => {
+                "results of the optimised HLO's instructions, without padding; not all live at once"
+            }
+            None => "the compiler's list of the largest allocations",
+        },
         alternatives: Vec::new(),
         compile_seconds,
         pace: Pace::new(

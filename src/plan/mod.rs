@@ -11,6 +11,7 @@ mod compile;
 mod estimate;
 mod hardware;
 mod hlo;
+mod refusal;
 mod report;
 mod target;
 

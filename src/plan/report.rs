@@ -41,7 +41,10 @@ pub struct Report {
     pub temp_bytes: Option<u64>,
     pub generated_code_bytes: Option<u64>,
     pub peak_bytes: Option<u64>,
-    /// What a program that does not fit would need, in the compiler's words.
+    /// Of a program that was refused: what it needs of what a device has, as
+    /// the compiler says, and its words.
+    pub used_bytes: Option<u64>,
+    pub capacity_bytes: Option<u64>,
     pub refusal: Option<String>,
     /// The compiler's estimate of compute and memory traffic. Null for a
     /// program with a loop, whose body compilers count once.
