@@ -58,7 +58,8 @@ fn summary(outcome: &Outcome, config: &Path) -> Result<String> {
     let (step, total) = (outcome.step, outcome.total_steps);
     let run = outcome.run.root().display();
     match (outcome.end, &outcome.trained) {
-        (End::Finished, Some(_)) => writeln!(text, "done: {total} steps")?,
+        // The progress has said so.
+        (End::Finished, Some(_)) => {}
         (End::Finished, None) => writeln!(
             text,
             "this run is finished: {total} of {total} steps are done"
@@ -104,12 +105,14 @@ fn summary(outcome: &Outcome, config: &Path) -> Result<String> {
     }
     if outcome.end == End::Finished {
         let config = config.display();
+        // As it was called, which need not be on the PATH.
+        let tool = std::env::args().next().unwrap_or_else(|| "xla-moco".into());
         write!(
             text,
             "next:
-  xla-moco train --config {config} --data YOUR_PICTURES --out runs/mine   # your own folder
-  xla-moco knn --checkpoint {run}   # classify held-out pictures again
-  xla-moco export --config {config} --format stablehlo --out step.mlir   # read what ran
+  {tool} train --config {config} --data YOUR_PICTURES --out runs/mine   # your own folder
+  {tool} knn --checkpoint {run}   # classify held-out pictures again
+  {tool} export --config {config} --format stablehlo --out step.mlir   # read what ran
 "
         )?;
     }

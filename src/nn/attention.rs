@@ -62,19 +62,19 @@ fn attend(site: &Site, q: Value, k: Value, v: Value) -> Result<Value> {
     let b = site.b;
     let (batch, heads, tokens, width) = (q.dim(0), q.dim(1), q.dim(2), q.dim(3));
     let q = b.scale(q, (width as f64).powf(-0.5))?;
-    let scores = b.dot_general(q, k, (&[0, 1], &[0, 1]), (&[3], &[3]))?;
+    let heads_first = (&[0, 1][..], &[0, 1][..]);
+    let scores = b.dot_general_as(DType::F32, q, k, heads_first, (&[3], &[3]))?;
     let weights = b.convert(softmax(site, scores)?, q.dtype())?;
-    let y = b.dot_general(weights, v, (&[0, 1], &[0, 1]), (&[3], &[2]))?;
+    let y = b.dot_general(weights, v, heads_first, (&[3], &[2]))?;
     let y = b.transpose(y, &[0, 2, 1, 3])?;
     let y = b.reshape(y, &[batch, tokens, heads * width])?;
     linear(&site.at("proj"), y)
 }
 
-/// Along the last axis, in f32.
+/// Along the last axis of f32 scores.
 fn softmax(site: &Site, x: Value) -> Result<Value> {
     let b = site.b;
     let last = [x.rank() - 1];
-    let x = b.convert(x, DType::F32)?;
     let highest = b.stop_gradient(b.reduce_max(x, &last)?)?;
     let e = b.exp(b.sub(x, b.spread(highest, x, &last)?)?)?;
     let total = b.sum(e, &last)?;

@@ -51,7 +51,16 @@ pub const MODULES: &[Module] = &[
     pure(
         "programs",
         &[
-            "methods", "models", "nn", "optim", "graph", "config", "error", "rng",
+            "methods",
+            "models",
+            "nn",
+            "optim",
+            "graph",
+            "config",
+            // Which column of a row means what.
+            "data::augment",
+            "error",
+            "rng",
         ],
     ),
     // The host's side: none of these knows what a model is.

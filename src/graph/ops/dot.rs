@@ -200,12 +200,25 @@ impl Builder {
         batch: (&[usize], &[usize]),
         contract: (&[usize], &[usize]),
     ) -> Result<Value> {
+        self.dot_general_as(x.dtype(), x, y, batch, contract)
+    }
+
+    /// As [`Builder::dot_general`] with a result of another type: sums of bf16
+    /// products kept in f32.
+    pub fn dot_general_as(
+        &self,
+        out: DType,
+        x: Value,
+        y: Value,
+        batch: (&[usize], &[usize]),
+        contract: (&[usize], &[usize]),
+    ) -> Result<Value> {
         let op = DotGeneral {
             lhs_batch: batch.0.to_vec(),
             rhs_batch: batch.1.to_vec(),
             lhs_contract: contract.0.to_vec(),
             rhs_contract: contract.1.to_vec(),
-            out: x.dtype(),
+            out,
         };
         self.push1(op, &[x, y])
     }

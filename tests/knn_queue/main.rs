@@ -1,7 +1,10 @@
 //! The kNN monitor on the CPU plugins against a plain reference.
 
+mod reference;
+#[path = "../support/mod.rs"]
 mod support;
 
+use reference::Reference;
 use support::{f32_bytes, f32_values, on_each_cpu_plugin};
 use xla_moco::graph::{Builder, DType, Mesh, Shape, Sharding, emit};
 use xla_moco::pjrt::{Arg, Buffer, Client, CompileOptions, Executable, Program, export_hlo};
@@ -150,65 +153,6 @@ fn run(
     assert!(results.iter().all(|r| r[..5] == results[0][..5]));
     let state = results[0][..5].to_vec().try_into().unwrap();
     (state, top1)
-}
-
-/// The queue in plain Rust, in f64: rows in the order of their places.
-#[derive(Default)]
-struct Reference {
-    rows: Vec<(Vec<f64>, i32, u32)>,
-    pointer: usize,
-}
-
-impl Reference {
-    fn samples(batch: &Batch) -> Vec<(Vec<f64>, i32, u32)> {
-        let unit = |x: &[f32]| -> Vec<f64> {
-            let norm = x.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
-            x.iter().map(|v| f64::from(*v) / norm).collect()
-        };
-        let features = batch.features.chunks_exact(DIM).map(unit);
-        let rest = batch.labels.iter().zip(&batch.ids);
-        features
-            .zip(rest)
-            .map(|(x, (l, id))| (x, *l, *id))
-            .collect()
-    }
-
-    fn top1(&self, batch: &Batch, vote: Vote) -> f64 {
-        let (mut right, mut counted) = (0, 0);
-        for (x, label, id) in Self::samples(batch) {
-            if label < 0 || self.rows.is_empty() {
-                continue;
-            }
-            counted += 1;
-            let mut near: Vec<(f64, i32)> = self
-                .rows
-                .iter()
-                .filter(|row| row.2 != id)
-                .map(|row| (row.0.iter().zip(&x).map(|(a, b)| a * b).sum(), row.1))
-                .collect();
-            near.sort_by(|a, b| b.0.total_cmp(&a.0));
-            let mut votes = vec![0.0; vote.classes];
-            for (cosine, class) in near.into_iter().take(vote.k) {
-                if class >= 0 {
-                    votes[class as usize] += (cosine / vote.temperature).exp();
-                }
-            }
-            let most = votes.iter().copied().fold(0.0, f64::max);
-            right += usize::from(most > 0.0 && votes[label as usize] == most);
-        }
-        100.0 * right as f64 / counted as f64
-    }
-
-    fn enqueue(&mut self, batch: &Batch) {
-        for sample in Self::samples(batch) {
-            if self.rows.len() <= self.pointer {
-                self.rows.push(sample);
-            } else {
-                self.rows[self.pointer] = sample;
-            }
-            self.pointer = (self.pointer + 1) % ROWS;
-        }
-    }
 }
 
 /// Batch number `n` of an epoch of `ids` samples: clusters with much noise.
