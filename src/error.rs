@@ -1,9 +1,10 @@
-//! The one distinction of errors that the exit code needs.
+//! The distinctions of errors that the exit code needs.
 
 use std::fmt;
 
 /// Bad usage, configuration or data: the user can mend it, and the process
-/// exits with code 2. Every other error is a failure of the run: code 1.
+/// exits with code 2. Every error but this and [`Unhealthy`] is a failure of
+/// the run: code 1.
 ///
 /// It travels inside [`anyhow::Error`]; `main` looks for it in the chain.
 #[derive(Debug)]
@@ -16,6 +17,19 @@ impl fmt::Display for BadInput {
 }
 
 impl std::error::Error for BadInput {}
+
+/// The run works, but its verdict is collapsed, diverged or stalled at chance:
+/// code 3. Travels as [`BadInput`] does.
+#[derive(Debug)]
+pub struct Unhealthy(pub String);
+
+impl fmt::Display for Unhealthy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Unhealthy {}
 
 /// Builds an [`anyhow::Error`] that carries [`BadInput`]. The message says
 /// what was expected, what was found, and what to do.

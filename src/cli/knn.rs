@@ -150,6 +150,13 @@ fn open(config: &RunConfig, args: &Args) -> Result<Sets> {
         (Some(_), Some(_)) => Dataset::open(&bank)?,
         _ => Dataset::open_train(&bank)?,
     };
+    if !train.is_labelled() {
+        return Err(bad_input!(
+            "{} has no labels, and only labelled pictures can vote: give --data a folder of class \
+             folders, labelled tar files or CIFAR's files, and --test the like",
+            bank.path
+        ));
+    }
     let of_run = config.data.test.as_ref().filter(|_| args.data.is_none());
     let (test, test_name) = match args.test.as_ref().or(of_run) {
         Some(path) => {

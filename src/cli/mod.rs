@@ -25,14 +25,8 @@ use std::process::ExitCode;
 use anyhow::{Context, Error, Result};
 use clap::{Parser, Subcommand};
 
-use crate::error::BadInput;
+use crate::error::{BadInput, Unhealthy};
 use crate::{pjrt, report};
-
-/// The run went through, but its verdict is collapsed, diverged or stalled at
-/// chance: exit code 3.
-#[derive(Debug, thiserror::Error)]
-#[error("the run is unhealthy: {0}")]
-pub struct Unhealthy(pub String);
 
 /// Pre-trains Vision Transformers without labels (MoCo v3), as one XLA program
 /// that runs on TPU pods, GPUs and CPUs through PJRT plugins.

@@ -15,7 +15,7 @@ const DIVERGES: [&str; 4] = [
 fn it_stops_the_run_where_that_is_asked_for() {
     let site = Site::new();
     let ended = site.train(&[&DIVERGES[..], &["--set", "on_unhealthy=stop"]].concat());
-    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert_eq!(ended.code, Some(3), "{ended:?}");
     ended.says(&["the run has diverged", "optimizer.base_lr"]);
     let told = site.events("non_finite_loss");
     assert_eq!(told.len(), 1);
