@@ -23,7 +23,12 @@ pub const AFTER_PARTITIONING: &str = "spmd-partitioning";
 /// The program's HLO right after partitioning, of those dumped with
 /// [`AFTER_PARTITIONING`].
 pub fn partitioned(hlo: &HloText) -> Option<&str> {
-    let after = |(name, _): &&(String, String)| name.contains("after_spmd-partitioning");
+    // `0001.xla-partitioner.after_tpu-spmd-partitioning.before_dce`
+    let after = |(name, _): &&(String, String)| {
+        let (_, passes) = name.split_once(".after_").unwrap_or_default();
+        let pass = passes.split('.').next().unwrap_or_default();
+        pass.ends_with(AFTER_PARTITIONING)
+    };
     hlo.passes.iter().find(after).map(|(_, text)| text.as_str())
 }
 

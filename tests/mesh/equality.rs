@@ -10,31 +10,37 @@ use crate::run::{Arrays, Runner, batch, config, f32s, state, step};
 /// What ten steps come to.
 pub struct Trained {
     pub losses: Vec<f64>,
-    pub state: Arrays,
+    /// The state after the first step, and after the last.
+    pub first: Arrays,
+    pub last: Arrays,
 }
 
 /// Ten steps on one device, trained once for all tests.
 pub fn on_one_device() -> &'static Trained {
     static ONE: OnceLock<Trained> = OnceLock::new();
-    ONE.get_or_init(|| train(1, false, 10))
+    ONE.get_or_init(|| train(1, false))
 }
 
-pub fn train(devices: usize, zero1: bool, steps: usize) -> Trained {
+pub fn train(devices: usize, zero1: bool) -> Trained {
     let sharding = if zero1 { "zero1" } else { "replicated" };
     let config = config(devices, &[("optimizer_sharding", json!(sharding))]);
     let step = step(&config, Lowering::Unrolled);
     let runner = Runner::of_step(&step);
     let mut arrays = state(&step);
-    let mut losses = Vec::new();
-    for number in 0..steps {
+    let (mut losses, mut first) = (Vec::new(), Arrays::new());
+    for number in 0..10 {
         arrays.extend(batch(number));
         arrays = runner.call(&arrays);
         let (_, metrics) = arrays.remove("metrics").unwrap();
         losses.push(f32s(&metrics)[0]);
+        if number == 0 {
+            first = arrays.clone();
+        }
     }
     Trained {
         losses,
-        state: arrays,
+        first,
+        last: arrays,
     }
 }
 
@@ -57,47 +63,76 @@ fn distance(name: &str, found: &[u8], expected: &[u8]) -> f64 {
     (difference / f64::max(norm, 1e-30)).sqrt()
 }
 
-fn assert_alike(what: &str, found: &Trained, expected: &Trained) {
-    for (i, (found, expected)) in found.losses.iter().zip(&expected.losses).enumerate() {
-        let bound = if i == 0 { 1e-5 } else { 1e-3 };
-        let off = relative(*found, *expected);
-        assert!(
-            off <= bound,
-            "{what}: step {}: {found}, not {expected}",
-            i + 1
-        );
-    }
-    assert_eq!(found.state.len(), expected.state.len());
-    for (name, (shape, expected)) in &expected.state {
-        // A shift of the features before BN, which takes it out again: noise,
-        // as above, and the running mean follows it.
-        let noise = name.contains("_encoder.norm.bias")
-            || name.ends_with("_encoder.head.1.running_mean")
-            || name.starts_with("optimizer.") && name.ends_with("qkv.bias");
-        if noise {
+/// What is zero in theory. A shift of the features before BN, which takes it
+/// out again, has no gradient; the running mean follows it. The predictor's
+/// first mean is one of projections, which the last BN has centred.
+fn is_noise(name: &str) -> bool {
+    name.contains("_encoder.norm.bias")
+        || name.ends_with("_encoder.head.1.running_mean")
+        || name == "predictor.1.running_mean"
+}
+
+/// `bound` gives the bound for a tensor, none for those that are not held.
+fn assert_states_alike(
+    what: &str,
+    found: &Arrays,
+    expected: &Arrays,
+    bound: impl Fn(&str) -> Option<f64>,
+) {
+    assert_eq!(found.len(), expected.len());
+    for (name, (shape, expected)) in expected {
+        let Some(bound) = bound(name).filter(|_| !is_noise(name)) else {
             continue;
-        }
-        let (found_shape, found) = &found.state[name];
+        };
+        let (found_shape, found) = &found[name];
         assert_eq!(found_shape, shape, "{what}: {name}");
         let off = distance(name, found, expected);
-        assert!(off <= 1e-2, "{what}: {name} is {off:e} off");
+        assert!(off <= bound, "{what}: {name} is {off:e} off");
     }
+}
+
+/// Gradients, as the moments after one step have them, and BN statistics agree
+/// to rounding. Parameters less so: Adam's first step is one of full size
+/// however small a gradient is, so where it is noise, noise decides the sign.
+fn assert_first_steps_alike(what: &str, found: &Trained, expected: &Trained) {
+    let off = relative(found.losses[0], expected.losses[0]);
+    assert!(off <= 1e-5, "{what}: the first loss is {off:e} off");
+    assert_states_alike(what, &found.first, &expected.first, |name| {
+        let held = name.starts_with("optimizer.") || name.contains(".running_");
+        Some(if held { 2e-5 } else { 2e-3 })
+    });
+}
+
+/// By then those steps have spread.
+fn assert_tenth_steps_alike(what: &str, found: &Trained, expected: &Trained) {
+    for (i, (found, expected)) in found.losses.iter().zip(&expected.losses).enumerate() {
+        let off = relative(*found, *expected);
+        assert!(off <= 1e-3, "{what}: loss {} is {off:e} off", i + 1);
+    }
+    assert_states_alike(what, &found.last, &expected.last, |name| {
+        (!name.starts_with("optimizer.")).then_some(1e-2)
+    });
+}
+
+fn assert_alike(devices: usize, zero1: bool) {
+    let what = format!("{devices} devices, zero1 {zero1}");
+    let (found, one) = (train(devices, zero1), on_one_device());
+    assert_first_steps_alike(&what, &found, one);
+    assert_tenth_steps_alike(&what, &found, one);
 }
 
 #[test]
 fn any_number_of_devices_comes_to_the_same() {
-    let one = on_one_device();
-    assert!(one.losses[9] < one.losses[0], "{:?}", one.losses);
+    let losses = &on_one_device().losses;
+    assert!(losses[9] < losses[0], "{losses:?}");
     for devices in [2, 4, 8] {
-        let found = train(devices, false, 10);
-        assert_alike(&format!("{devices} devices"), &found, one);
+        assert_alike(devices, false);
     }
 }
 
 #[test]
 fn a_split_optimizer_state_changes_nothing() {
-    let found = train(4, true, 10);
-    assert_alike("zero1 on 4 devices", &found, on_one_device());
+    assert_alike(4, true);
 }
 
 #[test]

@@ -69,7 +69,7 @@ fn first_loss(config: &RunConfig, groups: usize) -> f64 {
 fn statistics_of_each_device_alone_would_be_seen() {
     let config = config(1, &[]);
     let one = on_one_device().losses[0];
-    let eight = train(8, false, 1).losses[0];
+    let eight = train(8, false).losses[0];
     // The construction is the program's loss where there is one group.
     assert!(relative(first_loss(&config, 1), one) < 1e-5);
     let local = relative(first_loss(&config, 8), one);
