@@ -55,7 +55,7 @@ use session::Session;
 use signals::StopRequest;
 
 pub use first_step::first_arguments;
-pub use pictures::Pictures;
+pub use pictures::{Pictures, Places, at};
 
 /// What is to be run, and where.
 #[derive(Clone, Debug)]

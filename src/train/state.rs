@@ -136,14 +136,8 @@ impl Copy {
     /// That of the step which was to make the state.
     pub fn wait(self) -> Result<Snapshot> {
         let tensors = self.tensors.into_iter().zip(self.copies);
-        let tensors = tensors.map(|(tensor, copy)| {
-            Ok(HostTensor {
-                dtype: stored(tensor.shape.dtype),
-                shape: tensor.shape.dims().to_vec(),
-                data: copy.wait()?,
-                name: tensor.name,
-            })
-        });
+        let tensors =
+            tensors.map(|(tensor, copy)| Ok(host_tensor(tensor.name, tensor.shape, copy.wait()?)));
         Snapshot::new(self.step, tensors.collect::<Result<_>>()?)
     }
 }
@@ -174,8 +168,18 @@ pub fn arrays(snapshot: Snapshot) -> Result<Vec<HostArray>> {
     arrays.collect()
 }
 
+/// An array as a checkpoint has it.
+pub fn host_tensor(name: String, shape: Shape, data: Vec<u8>) -> HostTensor {
+    HostTensor {
+        name,
+        dtype: stored(shape.dtype),
+        shape: shape.dims().to_vec(),
+        data,
+    }
+}
+
 /// An element type as the file format calls it.
-pub fn stored(dtype: DType) -> Dtype {
+fn stored(dtype: DType) -> Dtype {
     match dtype {
         DType::Pred => Dtype::BOOL,
         DType::I8 => Dtype::I8,
