@@ -2,12 +2,12 @@
 
 use anyhow::Result;
 
-use super::training_set::training_set;
 use super::{ConfigArgs, print};
-use crate::config::Override;
+use crate::config::{Override, RunConfig};
 use crate::pjrt;
 use crate::plan::{self, Machine, Target};
 use crate::programs::train_step::{TrainStep, TrainingSet, Views};
+use crate::train::Pictures;
 
 /// Compile the train step for devices that need not be there
 ///
@@ -68,10 +68,7 @@ pub fn run(mut args: Args) -> Result<()> {
     let config = args.config.load()?;
     let set = match args.core {
         true => IMAGENET,
-        false => training_set(&config).unwrap_or_else(|| {
-            tracing::warn!("assuming ImageNet's 1,281,167 pictures of 1000 classes");
-            IMAGENET
-        }),
+        false => training_set(&config),
     };
     let mut step = TrainStep::of_run(&config, set, &machine.platform);
     if args.core {
@@ -86,5 +83,19 @@ pub fn run(mut args: Args) -> Result<()> {
     match report.fits {
         true => Ok(()),
         false => Err(DoesNotFit(args.target).into()),
+    }
+}
+
+/// What the step has to know of the training pictures, which may be elsewhere.
+fn training_set(config: &RunConfig) -> TrainingSet {
+    match Pictures::open(&config.data) {
+        Ok(pictures) => pictures.training_set(),
+        Err(error) => {
+            tracing::warn!(
+                "assuming ImageNet's 1,281,167 pictures of 1000 classes, since the training \
+                 pictures cannot be opened ({error:#})"
+            );
+            IMAGENET
+        }
     }
 }

@@ -15,7 +15,7 @@
 //! are those of the whole batch, over all devices. Options: no predictor, no
 //! BN in the heads, BN over both crops together, 1 in place of 2 tau.
 
-use super::siamese::{self, Encoder, view};
+use super::siamese::{self, Pass, view};
 use super::{Forward, Method, Step, info_nce, never_held, nothing_to_prepare};
 use crate::config::{LossScale, Method as Config, RunConfig};
 use crate::graph::Result;
@@ -48,15 +48,11 @@ pub(super) fn loss_scale(method: &Config) -> f64 {
 
 fn forward(step: &Step) -> Result<Forward> {
     let (b, method) = (step.b, &step.config.method);
-    let pictures = siamese::pictures(step)?;
-    let [features, z] = siamese::encode(step, Encoder::Base, pictures)?;
-    let q = siamese::predict(step, z)?;
-    siamese::update_momentum_encoder(step)?;
-    let [_, k] = siamese::encode(step, Encoder::Momentum, pictures)?;
+    let Pass { features, z, q, k } = siamese::pass(step)?;
 
     let _scope = b.scope("loss");
     let ctr = |of: usize| {
-        let k = b.stop_gradient(view(b, k, 1 - of)?)?;
+        let k = view(b, k, 1 - of)?;
         let loss = info_nce(b, view(b, q, of)?, k, temperature(method))?;
         b.scale(loss, loss_scale(method))
     };

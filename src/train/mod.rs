@@ -57,7 +57,7 @@ use signals::StopRequest;
 
 pub use first_step::first_arguments;
 pub use parts::Parts;
-pub use pictures::Pictures;
+pub use pictures::{Pictures, Places, at};
 
 /// What is to be run, and where.
 #[derive(Clone, Debug)]

@@ -153,12 +153,8 @@ impl Copy {
         let tensors = self.tensors.into_iter().zip(self.copies);
         let tensors = tensors.map(|(tensor, copies)| {
             let parts = copies.into_iter().map(Pending::wait);
-            Ok(HostTensor {
-                dtype: stored(tensor.shape.dtype),
-                shape: tensor.shape.dims().to_vec(),
-                data: tensor.parts.join(parts.collect::<Result<_, _>>()?)?,
-                name: tensor.name,
-            })
+            let data = tensor.parts.join(parts.collect::<Result<_, _>>()?)?;
+            Ok(host_tensor(tensor.name, tensor.shape, data))
         });
         Snapshot::new(self.step, tensors.collect::<Result<_>>()?)
     }
@@ -190,8 +186,18 @@ pub fn arrays(snapshot: Snapshot) -> Result<Vec<HostArray>> {
     arrays.collect()
 }
 
+/// An array as a checkpoint has it.
+pub fn host_tensor(name: String, shape: Shape, data: Vec<u8>) -> HostTensor {
+    HostTensor {
+        name,
+        dtype: stored(shape.dtype),
+        shape: shape.dims().to_vec(),
+        data,
+    }
+}
+
 /// An element type as the file format calls it.
-pub fn stored(dtype: DType) -> Dtype {
+fn stored(dtype: DType) -> Dtype {
     match dtype {
         DType::Pred => Dtype::BOOL,
         DType::I8 => Dtype::I8,
