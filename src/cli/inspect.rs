@@ -34,8 +34,7 @@ pub struct Args {
 pub fn run(args: Args) -> Result<()> {
     let config = args.config.load()?;
     let set = pictures(&config).map(|pictures| pictures.training_set());
-    // The lowering is that of the platform which `train` takes by default.
-    let spec = TrainStep::of_run(&config, set.unwrap_or(UNKNOWN), "cpu");
+    let spec = TrainStep::of_run(&config, set.unwrap_or(UNKNOWN));
     let program = train_step::build(&spec)?;
     let mut text = described(&config, set, &spec, &program)?;
     text += "\n";
@@ -140,7 +139,7 @@ fn described(
     writeln!(
         text,
         "step       {} lowering, {} ops, {} a picture, {} of state in {} arrays",
-        format!("{:?}", spec.lowering).to_lowercase(),
+        spec.lowering.name(),
         grouped(program.graph.nodes().len() as u64),
         amount(
             cost::matmul_flops(&program.graph) as f64 / config.batch as f64,

@@ -9,13 +9,14 @@ use serde_json::{Value as Json, json};
 use super::buffers::Buffers;
 use super::collectives::{Place, Total};
 use super::hardware::Hardware;
+use crate::config::OptimizerSharding;
 use crate::graph::cost::amount;
 
 /// Training pictures of ImageNet-1k, in whose epochs durations are given.
 pub(super) const IMAGENET: usize = 1_281_167;
 
 /// Rows of a list of the biggest in the text.
-pub(super) const LISTED: usize = 12;
+const LISTED: usize = 12;
 
 /// A step on a target. Bytes, FLOPs and seconds are those of one device.
 #[derive(Clone, Debug, Serialize)]
@@ -30,6 +31,7 @@ pub struct Report {
     pub program: String,
     pub batch: usize,
     pub lowering: String,
+    pub optimizer_sharding: OptimizerSharding,
     /// Whether the compiler took it, or where it refuses nothing, whether its
     /// memory is no more than the device's.
     pub fits: bool,
@@ -41,8 +43,8 @@ pub struct Report {
     pub temp_bytes: Option<u64>,
     pub generated_code_bytes: Option<u64>,
     pub peak_bytes: Option<u64>,
-    /// Of a program that was refused: what it needs of what a device has, as
-    /// the compiler says, and its words.
+    /// All that is held at once; of a program that was refused, what it needs,
+    /// and of what a device has, as the compiler says, and its words.
     pub used_bytes: Option<u64>,
     pub capacity_bytes: Option<u64>,
     pub refusal: Option<String>,
@@ -61,26 +63,36 @@ pub struct Report {
     /// Our model of the network, apart from the estimates above.
     pub interconnect_seconds: Option<f64>,
     /// As the program runs, combined; null where it was refused.
-    pub collectives: Option<BTreeMap<&'static str, Total>>,
+    pub collectives: Option<BTreeMap<String, Total>>,
     /// Right after partitioning, by what needs them.
     pub collectives_by_scope: Option<Vec<Place>>,
     pub biggest_buffers: Vec<Buffers>,
     /// Where the list of buffers comes from.
     pub buffers_from: &'static str,
-    /// For what does not fit: what was tried instead.
+    /// The other lowerings that were tried, since not all fit.
     pub alternatives: Vec<Alternative>,
     pub compile_seconds: f64,
     #[serde(flatten)]
     pub pace: Pace,
 }
 
-/// Settings that were compiled because those asked for do not fit.
+/// A lowering that was compiled because another does not fit.
 #[derive(Clone, Debug, Serialize)]
 pub struct Alternative {
     /// As `--set` takes it.
     pub setting: String,
     pub fits: bool,
-    pub temp_bytes: Option<u64>,
+    pub used_bytes: Option<u64>,
+}
+
+impl Alternative {
+    pub(super) fn of(report: &Report) -> Self {
+        Self {
+            setting: format!("lowering={}", report.lowering),
+            fits: report.fits,
+            used_bytes: report.used_bytes,
+        }
+    }
 }
 
 /// What follows from an estimate of a step's seconds.
@@ -190,10 +202,11 @@ impl Report {
         }
         for alternative in &self.alternatives {
             let fits = match alternative.fits {
-                true => "would fit",
-                false => "would not fit either",
+                true => "fits",
+                false => "does not fit",
             };
-            writeln!(out, "  --set {} {fits}", alternative.setting)?;
+            let used = count(alternative.used_bytes.map(|n| n as f64), "B");
+            writeln!(out, "  --set {} {fits}: {used}", alternative.setting)?;
         }
         if !self.biggest_buffers.is_empty() {
             writeln!(out, "\nbiggest arrays ({})", self.buffers_from)?;
