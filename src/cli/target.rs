@@ -39,16 +39,9 @@ const IMAGENET: TrainingSet = TrainingSet {
 };
 
 impl TargetArgs {
-    /// The target's compiler, and the configuration on all of its devices.
+    /// As [`open`].
     pub fn open(&self) -> Result<(Machine, RunConfig)> {
-        let target: Target = self.target.parse()?;
-        if matches!(target, Target::Tpu(_)) && !pjrt::tpu_is_present() {
-            pjrt::tpu_deviceless_env()?;
-        }
-        let machine = Machine::new(&target)?;
-        let mut args = self.config.clone();
-        args.set.push(Override::new("mesh.data", machine.devices));
-        Ok((machine, args.load()?))
+        open(Some(&self.target), &self.config)
     }
 
     pub fn step<'a>(&self, config: &'a RunConfig) -> TrainStep<'a> {
@@ -61,6 +54,22 @@ impl TargetArgs {
             },
         }
     }
+}
+
+/// A target's compiler, and the configuration on all of its devices. Without a
+/// target, the CPU's, for as many devices as the configuration has.
+pub fn open(target: Option<&str>, args: &ConfigArgs) -> Result<(Machine, RunConfig)> {
+    let target = match target {
+        Some(text) => text.parse()?,
+        None => Target::Cpu(args.load()?.mesh.data),
+    };
+    if matches!(target, Target::Tpu(_)) && !pjrt::tpu_is_present() {
+        pjrt::tpu_deviceless_env()?;
+    }
+    let machine = Machine::new(&target)?;
+    let mut args = args.clone();
+    args.set.push(Override::new("mesh.data", machine.devices));
+    Ok((machine, args.load()?))
 }
 
 /// What the step has to know of the training pictures, which may be elsewhere.

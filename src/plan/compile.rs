@@ -55,7 +55,7 @@ fn lighter(lowering: Lowering) -> impl Iterator<Item = Lowering> {
 ///
 /// # Errors
 /// The compiler's, except that the program does not fit.
-pub(super) fn report(machine: &Machine, step: &TrainStep, price: Option<f64>) -> Result<Report> {
+pub fn report(machine: &Machine, step: &TrainStep, price: Option<f64>) -> Result<Report> {
     let config = step.config;
     let program = train_step::build(step)?;
     let facts = facts(machine, &program.text())?;

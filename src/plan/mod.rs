@@ -19,7 +19,7 @@ mod target;
 
 pub use buffers::Buffers;
 pub use collectives::{Collective, Place, Total, by_kind, by_place, collectives};
-pub use compile::compile;
+pub use compile::{compile, report};
 pub use facts::{AFTER_PARTITIONING, partitioned};
 pub use hardware::Hardware;
 pub use report::{Alternative, Report};
