@@ -32,6 +32,8 @@ impl RunConfig {
     pub(super) fn check(&self) -> Result<()> {
         within("batch", self.batch, 1..=1 << 20)?;
         within("mesh.data", self.mesh.data, 1..=1 << 16)?;
+        let deadline = self.mesh.deadline_seconds as usize;
+        within("mesh.deadline_seconds", deadline, 1..=1 << 30)?;
         if !self.batch.is_multiple_of(self.mesh.data) {
             return Err(bad_input!(
                 "`batch` ({}) is not divisible by `mesh.data` ({} devices); nearest batches that \

@@ -30,7 +30,8 @@ const EFFECTS: &[(&str, Effect)] = &[
     ("eval.every_steps", Effect::Nothing),
     ("eval.at_start", Effect::Nothing),
     ("on_unhealthy", Effect::Nothing),
-    ("mesh", Effect::Rounding),
+    ("mesh.data", Effect::Rounding),
+    ("mesh.deadline_seconds", Effect::Nothing),
     ("lowering", Effect::Rounding),
     ("optimizer_sharding", Effect::Rounding),
 ];

@@ -183,11 +183,16 @@ impl Default for Augment {
 pub struct Mesh {
     /// Devices that share the batch.
     pub data: usize,
+    /// How long a step may take, on all hosts, until the run gives up.
+    pub deadline_seconds: u64,
 }
 
 impl Default for Mesh {
     fn default() -> Self {
-        Self { data: 1 }
+        Self {
+            data: 1,
+            deadline_seconds: 1800,
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use super::estimate::{has_loop, network, products, roofline};
 use super::facts::{Facts, facts};
 use super::report::{Alternative, Pace, Report};
 use super::target::Machine;
-use crate::config::{ComputeDtype, RunConfig};
+use crate::config::{ComputeDtype, Mesh, RunConfig};
 use crate::graph::block::Lowering;
 use crate::programs::Program;
 use crate::programs::train_step::{self, TrainStep, Views};
@@ -145,7 +145,10 @@ fn unrolled<'a>(step: &TrainStep<'a>) -> TrainStep<'a> {
 fn share_of_one_device(step: &TrainStep, devices: usize) -> Result<Program> {
     let config = RunConfig {
         batch: (step.config.batch / devices).max(1),
-        mesh: crate::config::Mesh { data: 1 },
+        mesh: Mesh {
+            data: 1,
+            ..step.config.mesh.clone()
+        },
         ..step.config.clone()
     };
     let step = TrainStep {

@@ -1,5 +1,6 @@
 //! What gets compiled: whole programs, from arguments to results.
 
+pub mod agreement;
 pub mod augment;
 pub mod features;
 pub mod knn_queue;

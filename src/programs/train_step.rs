@@ -65,6 +65,9 @@ struct Batch {
     views: [Value; 2],
     /// With a queue.
     monitored: Option<Monitored>,
+    /// Where there are several devices: for each, whether its host wants to
+    /// stop.
+    stop: Option<Value>,
     lr: Value,
     momentum: Value,
     step: Value,
@@ -176,6 +179,10 @@ pub fn build(spec: &TrainStep) -> Result<Program> {
         }
         metrics.push(("knn_top1", top1));
     }
+    if let Some(stop) = batch.stop {
+        let any = b.reduce_max(stop, &[0])?;
+        metrics.push((STOP, b.convert(any, DType::F32)?));
+    }
     let values: Vec<Value> = metrics.iter().map(|(_, value)| *value).collect();
     let all = b.stack(&values)?;
     b.sharded_output("metrics", all, Some(Sharding::replicated(1)));
@@ -187,6 +194,10 @@ pub fn build(spec: &TrainStep) -> Result<Program> {
         metrics: metrics.iter().map(|(name, _)| (*name).into()).collect(),
     })
 }
+
+/// The argument i32 [devices] by which a host asks all to stop, and the metric
+/// that says whether one did: in programs of several devices.
+pub const STOP: &str = "stop";
 
 /// The state before the first step, a pure function of the configuration and
 /// the queue's size, in the program's order.
@@ -326,9 +337,11 @@ fn batch_inputs(b: &Builder, spec: &TrainStep) -> Result<Batch> {
         ids: split("ids", DType::U32, &[batch]),
         classify: scalar("classify", DType::Pred),
     });
+    let devices = spec.config.mesh.data;
     Ok(Batch {
         views,
         monitored,
+        stop: (devices > 1).then(|| split(STOP, DType::I32, &[devices])),
         lr: scalar("lr", DType::F32),
         momentum: scalar("momentum", DType::F32),
         step: scalar("step", DType::I32),

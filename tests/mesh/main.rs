@@ -4,6 +4,7 @@
 mod collectives;
 mod compile;
 mod equality;
+mod hosts;
 mod local_bn;
 mod run;
 #[path = "../support/mod.rs"]
