@@ -93,3 +93,47 @@ fn backbones_with_batch_norm_are_told_apart() {
         assert_eq!(model.has_batch_norm(), expected, "{overrides:?}");
     }
 }
+
+/// RECIPES, "Architecture" and the table; the originals of the other methods.
+#[test]
+fn defaults_on_a_resnet_are_those_of_the_original_code() {
+    use HeadNorm::{All, Hidden};
+    let head = |layers, hidden, out, norm| Head {
+        layers,
+        hidden,
+        out,
+        norm,
+    };
+    for (name, tau, projector, predictor) in [
+        (
+            "moco_v3",
+            Some(1.0),
+            head(2, 4096, 256, All),
+            Some(head(2, 4096, 256, Hidden)),
+        ),
+        ("simclr", Some(0.1), head(2, 2048, 128, All), None),
+        (
+            "byol",
+            None,
+            head(2, 4096, 256, Hidden),
+            Some(head(2, 4096, 256, Hidden)),
+        ),
+        ("swav", Some(0.1), head(2, 2048, 128, Hidden), None),
+    ] {
+        let set = format!("method.name={name}");
+        let method = with(&["model.arch=resnet50", &set]).unwrap().method;
+        assert_eq!((method.temperature, &method.projector), (tau, &projector));
+        match predictor {
+            Some(predictor) => assert_eq!(method.predictor, predictor),
+            None => assert_eq!(method.predictor.layers, 0),
+        }
+    }
+    assert_eq!(
+        with(&["model.arch=resnet50"]).unwrap().model.features(),
+        2048
+    );
+    assert_eq!(
+        with(&["model.arch=resnet18"]).unwrap().model.features(),
+        512
+    );
+}
