@@ -9,7 +9,7 @@ pub mod head;
 pub mod resnet;
 pub mod vit;
 
-use crate::config::{Backbone, ComputeDtype, Model};
+use crate::config::{Backbone, ComputeDtype, MlpNorm, Model};
 use crate::graph::block::Lowering;
 use crate::graph::{DType, Result, Value};
 use crate::nn::{Site, Spec};
@@ -43,7 +43,7 @@ impl Trunk {
 
     /// Whether a block's inner values are computed again for the gradient.
     fn recomputes(self) -> bool {
-        self.differentiable && self.lowering != Lowering::Unrolled
+        self.differentiable && self.lowering.recomputes_blocks()
     }
 }
 
@@ -71,6 +71,17 @@ pub fn projector_name(model: &Model) -> &'static str {
         Backbone::Vit(_) => "head",
         Backbone::ResNet(_) => "fc",
     }
+}
+
+/// The lowerings that a backbone can have, in the order of their memory. A
+/// ResNet has no two halves of a block, nor equal blocks for a loop; a loop hands
+/// on one value only, and so not BN's statistics.
+pub fn lowerings(model: &Model) -> impl Iterator<Item = Lowering> {
+    let can = |lowering: &Lowering| match &model.backbone {
+        Backbone::ResNet(_) => matches!(lowering, Lowering::Unrolled | Lowering::Remat),
+        Backbone::Vit(vit) => vit.mlp_norm == MlpNorm::Layer || *lowering != Lowering::Scan,
+    };
+    Lowering::ALL.into_iter().filter(can)
 }
 
 /// Whether a backbone's features of a picture depend on the pictures beside it,

@@ -3,10 +3,10 @@
 //! variants of it: of position, output and patch projection (Sec. 4.2, 6.2),
 //! BN before the MLPs (Sec. 6.3), a convolutional stem.
 
-use super::body::{arguments, closed, renew};
+use super::body::{arguments, closed, part, renew};
 use super::{Trunk, conv_stem};
 use crate::config::{MlpNorm, Output, PatchProjection, Position, Vit};
-use crate::graph::block;
+use crate::graph::block::{self, Lowering};
 use crate::graph::{Graph, Result, Value};
 use crate::nn::{
     Init, Mode, Role, Site, Spec, attention, attention_specs, batch_norm_of_views,
@@ -62,10 +62,16 @@ fn block_specs(vit: &Vit) -> Vec<Spec> {
         MlpNorm::Layer => layer_norm_specs(dim),
         MlpNorm::Batch => batch_norm_specs(dim, true),
     };
-    under("norm1", layer_norm_specs(dim))
-        .chain(under("attn", attention_specs(dim)))
-        .chain(under("norm2", norm2))
-        .chain(under("mlp", mlp_specs(dim, vit.mlp_ratio * dim)))
+    let mut specs = attention_half_specs(vit);
+    specs.extend(under("norm2", norm2));
+    specs.extend(under("mlp", mlp_specs(dim, vit.mlp_ratio * dim)));
+    specs
+}
+
+/// Those of a block's first half.
+fn attention_half_specs(vit: &Vit) -> Vec<Spec> {
+    under("norm1", layer_norm_specs(vit.dim))
+        .chain(under("attn", attention_specs(vit.dim)))
         .collect()
 }
 
@@ -170,14 +176,23 @@ fn blocks(site: &Site, vit: &Vit, trunk: Trunk, wished: Tokens, x: Value) -> Res
     Ok(x)
 }
 
-/// A block as a closed function of the tokens and its own variables.
+/// A block as a closed function of the tokens and its own variables, in the
+/// order of [`block_specs`].
 fn block_body(site: &Site, vit: &Vit, trunk: Trunk, tokens: Tokens, x: Value) -> Result<Graph> {
-    closed(site, &block_specs(vit), x, |site, x| {
+    let recomputes = |lowering| trunk.differentiable && trunk.lowering == lowering;
+    let specs = block_specs(vit);
+    closed(site, &specs, x, |site, x| {
         // BN's statistics are of all tokens, so these come before it.
         let of_all = vit.mlp_norm == MlpNorm::Batch && site.mode == Mode::Train;
         let early = if of_all { Tokens::All } else { tokens };
-        let x = attention_half(site, vit, early, x)?;
-        mlp_half(site, vit, trunk, tokens, x)
+        let (attention, mlp) = specs.split_at(attention_half_specs(vit).len());
+        let of_attention = recomputes(Lowering::RematAttention);
+        let x = part(site, attention, of_attention, x, |site, x| {
+            attention_half(site, vit, early, x)
+        })?;
+        part(site, mlp, recomputes(Lowering::RematMlp), x, |site, x| {
+            mlp_half(site, vit, trunk, tokens, x)
+        })
     })
 }
 

@@ -3,7 +3,6 @@
 
 use serde_json::{Value as Json, json};
 use xla_moco::config::RunConfig;
-use xla_moco::graph::block::Lowering;
 use xla_moco::graph::{Builder, DType};
 use xla_moco::methods;
 use xla_moco::models::{self, Trunk};
@@ -176,11 +175,9 @@ fn loss_and_gradients_of_the_first_step() {
         let config = config(case, model, crops);
         let own = tensors(&fixture, case);
         // Statistics leave a recomputed block in these two.
-        let lowerings: &[Lowering] = match case {
-            "resnet_bottleneck" | "vit_bn" => &[Lowering::Unrolled, Lowering::Remat],
-            _ => &[Lowering::Unrolled],
-        };
-        for &lowering in lowerings {
+        let all = matches!(case, "resnet_bottleneck" | "vit_bn");
+        let lowerings = models::lowerings(&config.model);
+        for lowering in lowerings.take(if all { usize::MAX } else { 1 }) {
             let what = format!("{case}, {lowering:?}");
             let mut found = first_gradients(&own, &config, start(&own, &config), lowering);
             let loss = found.remove("loss").unwrap().values()[0];

@@ -83,10 +83,14 @@ impl RunConfig {
             within(&format!("model.stages[{i}]"), *blocks, 1..=1024)?;
         }
         within("model.width", m.width, 1..=4096)?;
-        if self.lowering == Lowering::Scan {
+        if !matches!(
+            self.lowering,
+            Lowering::Auto | Lowering::Unrolled | Lowering::Remat
+        ) {
             return Err(bad_input!(
-                "`lowering` is \"scan\", a loop over equal blocks, but the blocks of `model.arch` \
-                 \"{}\" differ; set `lowering` to \"remat\" for less memory, or to \"unrolled\"",
+                "`lowering` is \"{}\", for equal blocks of attention and MLP, which `model.arch` \
+                 \"{}\" has not; set `lowering` to \"remat\" for less memory, or to \"unrolled\"",
+                word(&self.lowering),
                 word(&self.model.arch)
             ));
         }

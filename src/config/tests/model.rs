@@ -67,7 +67,11 @@ fn backbones_that_cannot_be_are_refused() {
         ),
         (
             &["model.arch=resnet50", "lowering=scan"],
-            &["`lowering` is \"scan\"", "\"resnet50\" differ"],
+            &["`lowering` is \"scan\"", "\"resnet50\" has not"],
+        ),
+        (
+            &["model.arch=resnet50", "lowering=remat_mlp"],
+            &["`lowering` is \"remat_mlp\"", "to \"remat\""],
         ),
     ];
     for (overrides, parts) in cases {
