@@ -11,7 +11,9 @@ use super::table::{aligned, grouped};
 use super::target;
 use super::training_set::{UNKNOWN, pictures};
 use super::{ConfigArgs, print};
-use crate::config::{Method, MomentumSchedule, PatchProjection, RunConfig, word};
+use crate::config::{
+    Backbone, Method, Model, MomentumSchedule, PatchProjection, Position, RunConfig, word,
+};
 use crate::graph::cost::{self, amount};
 use crate::methods;
 use crate::plan;
@@ -81,6 +83,46 @@ fn numbers(method: &Method) -> String {
     text
 }
 
+/// The backbone and its numbers.
+fn backbone(model: &Model) -> String {
+    let size = model.image_size;
+    match &model.backbone {
+        Backbone::Vit(vit) => format!(
+            "{} blocks, {} wide, {} heads, MLP {}, {} norm before it\n           {size} px in \
+             patches of {}: {} tokens; {} projection, {} positions, output \"{}\"",
+            vit.blocks,
+            vit.dim,
+            vit.heads,
+            vit.mlp_ratio * vit.dim,
+            word(&vit.mlp_norm),
+            vit.patch,
+            vit.tokens(size),
+            match vit.patch_projection {
+                PatchProjection::Frozen => "frozen random",
+                PatchProjection::Learned => "learned",
+                PatchProjection::BatchNorm => "batch-normalised",
+                PatchProjection::WeightNorm => "weight-normalised",
+                PatchProjection::ConvStem => "convolutional",
+            },
+            match vit.position {
+                Position::SinCos => "sin-cos",
+                Position::Learned => "learned",
+                Position::None => "no",
+            },
+            word(&vit.output),
+        ),
+        Backbone::ResNet(net) => format!(
+            "ResNet of {} {} blocks in {} stages, {} wide to {}, {} stem; {size} px",
+            net.stages.iter().sum::<usize>(),
+            word(&net.block),
+            net.stages.len(),
+            net.width,
+            model.features(),
+            word(&net.stem),
+        ),
+    }
+}
+
 /// What the configuration resolves to, a line for each matter.
 fn described(
     config: &RunConfig,
@@ -93,25 +135,11 @@ fn described(
         writeln!(text, "{title}\n")?;
     }
     let (model, method) = (&config.model, &config.method);
+    writeln!(text, "model      {}", backbone(model))?;
     writeln!(
         text,
-        "model      {} blocks, {} wide, {} heads, MLP {}; {} px in patches of {}: {} tokens",
-        model.blocks,
-        model.dim,
-        model.heads,
-        model.mlp_ratio * model.dim,
-        model.image_size,
-        model.patch,
-        1 + model.patches()
-    )?;
-    writeln!(
-        text,
-        "           computes in {}, {} patch projection",
+        "           computes in {}",
         crate::models::compute_dtype(model.compute_dtype).mlir(),
-        match model.patch_projection {
-            PatchProjection::Frozen => "frozen random",
-            PatchProjection::Learned => "learned",
-        }
     )?;
     writeln!(
         text,

@@ -208,7 +208,7 @@ fn report(result: &KnnResult, config: &RunConfig, loaded: &Loaded, data: &Sets) 
         "k": result.k,
         "temperature": result.temperature,
         "vote": "exp(cosine / temperature)",
-        "layer": "class token after the final norm, base encoder",
+        "layer": format!("{}, base encoder", config.model.features_are()),
         "mode": "evaluation, no augmentation",
         "crop": format!(
             "shorter side to {}, central {px} x {px}; pictures of {px} x {px} as they are",

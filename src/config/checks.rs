@@ -12,8 +12,6 @@ use super::RunConfig;
 use super::schedule::{Length, Warmup};
 use crate::bad_input;
 
-/// Tokens beyond which no attention matrix would fit anyway.
-const MOST_PATCHES: usize = 65_536;
 /// Steps and other counts that must stay exact in f64 and far from overflow.
 const MOST_STEPS: u64 = 1 << 40;
 const MOST_PICTURES: usize = 1 << 32;
@@ -56,51 +54,6 @@ impl RunConfig {
         self.check_data()?;
         self.check_augment()?;
         self.check_intervals()
-    }
-
-    fn check_model(&self) -> Result<()> {
-        let m = &self.model;
-        within("model.blocks", m.blocks, 1..=1024)?;
-        within("model.dim", m.dim, 4..=65_536)?;
-        within("model.heads", m.heads, 1..=1024)?;
-        within("model.mlp_ratio", m.mlp_ratio, 1..=64)?;
-        within("model.image_size", m.image_size, 1..=8192)?;
-        within("model.patch", m.patch, 1..=m.image_size)?;
-        if !m.image_size.is_multiple_of(m.patch) {
-            return Err(bad_input!(
-                "`model.patch` ({}) does not divide `model.image_size` ({}); nearest sizes that it \
-                 divides: {}",
-                m.patch,
-                m.image_size,
-                nearest_multiples(m.image_size, m.patch),
-            ));
-        }
-        if m.patches() > MOST_PATCHES {
-            return Err(bad_input!(
-                "`model.image_size` ({}) over `model.patch` ({}) gives {} patches; at most \
-                 {MOST_PATCHES} are supported: raise `model.patch`",
-                m.image_size,
-                m.patch,
-                m.patches(),
-            ));
-        }
-        if !m.dim.is_multiple_of(m.heads) {
-            return Err(bad_input!(
-                "`model.heads` ({}) does not divide `model.dim` ({}); nearest dims that it \
-                 divides: {}",
-                m.heads,
-                m.dim,
-                nearest_multiples(m.dim, m.heads),
-            ));
-        }
-        if !m.dim.is_multiple_of(4) {
-            return Err(bad_input!(
-                "`model.dim` ({}) is not divisible by 4, as 2-D sin-cos positions need; nearest: {}",
-                m.dim,
-                nearest_multiples(m.dim, 4),
-            ));
-        }
-        Ok(())
     }
 
     fn check_schedule(&self) -> Result<()> {
@@ -258,7 +211,7 @@ pub(super) fn positive(key: &str, value: f64) -> Result<()> {
 }
 
 /// The multiples of `unit` on either side of `value`.
-fn nearest_multiples(value: usize, unit: usize) -> String {
+pub(super) fn nearest_multiples(value: usize, unit: usize) -> String {
     let below = value / unit * unit;
     match below {
         0 => unit.to_string(),

@@ -4,8 +4,8 @@ use anyhow::Result;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::RunConfig;
 use super::checks::{positive, within, word};
+use super::{Backbone, Model, RunConfig};
 use crate::bad_input;
 
 /// The self-supervised method (Sec. 6.1).
@@ -131,7 +131,7 @@ impl MethodName {
 pub(super) struct WrittenMethod {
     #[serde(default)]
     name: MethodName,
-    /// If absent: 0.2; simclr and swav 0.1; byol has none.
+    /// If absent: 0.2, on a ResNet 1; simclr and swav 0.1; byol has none.
     temperature: Option<f64>,
     /// Of the contrastive loss; "two_tau" if absent, "one" for the others.
     loss_scale: Option<LossScale>,
@@ -139,7 +139,8 @@ pub(super) struct WrittenMethod {
     momentum: Option<f64>,
     #[serde(default)]
     momentum_schedule: MomentumSchedule,
-    /// If absent: 3 layers, 4096 hidden, 256 out; swav 2, 2048, 128.
+    /// If absent: 3 layers, 4096 hidden, 256 out; swav 2, 2048, 128. On a
+    /// ResNet 2, 4096, 256; simclr and swav 2, 2048, 128.
     #[serde(default)]
     projector: WrittenHead,
     /// If absent: 2 layers, 4096 hidden, as many out as the projector. 0
@@ -160,7 +161,8 @@ struct WrittenHead {
     layers: Option<usize>,
     hidden: Option<usize>,
     out: Option<usize>,
-    /// If absent: "all"; byol "hidden", swav "none".
+    /// If absent: "all"; byol "hidden", swav "none". On a ResNet also swav and
+    /// the predictor of moco_v3 "hidden".
     norm: Option<HeadNorm>,
 }
 
@@ -179,20 +181,31 @@ struct WrittenSwav {
     queue: Option<usize>,
 }
 
+/// Sizes and norms of heads: (projector's layers, hidden and output width),
+/// BN of the projector, BN of the predictor.
+type HeadDefaults = ((usize, usize, usize), HeadNorm, HeadNorm);
+
+/// On a ViT the paper's (Sec. 5; appendix A, "MLP heads in BYOL and SwAV"). On
+/// a ResNet the public code's of each method: of MoCo v3, SimCLR, BYOL and SwAV.
+fn head_defaults(name: MethodName, model: &Model) -> HeadDefaults {
+    use HeadNorm::{All, Hidden, None};
+    use MethodName::{Byol, MocoV3, SimClr, SwAv};
+    match (&model.backbone, name) {
+        (Backbone::Vit(_), MocoV3 | SimClr) => ((3, 4096, 256), All, All),
+        (Backbone::Vit(_), Byol) => ((3, 4096, 256), Hidden, Hidden),
+        (Backbone::Vit(_), SwAv) => ((2, 2048, 128), None, None),
+        (Backbone::ResNet(_), MocoV3) => ((2, 4096, 256), All, Hidden),
+        (Backbone::ResNet(_), SimClr) => ((2, 2048, 128), All, All),
+        (Backbone::ResNet(_), Byol) => ((2, 4096, 256), Hidden, Hidden),
+        (Backbone::ResNet(_), SwAv) => ((2, 2048, 128), Hidden, Hidden),
+    }
+}
+
 impl WrittenMethod {
-    pub(super) fn resolve(self) -> Method {
+    pub(super) fn resolve(self, model: &Model) -> Method {
         use MethodName::{Byol, MocoV3, SimClr, SwAv};
         let name = self.name;
-        // Appendix A, "MLP heads in BYOL and SwAV".
-        let norm = match name {
-            MocoV3 | SimClr => HeadNorm::All,
-            Byol => HeadNorm::Hidden,
-            SwAv => HeadNorm::None,
-        };
-        let (layers, hidden, out) = match name {
-            SwAv => (2, 2048, 128),
-            _ => (3, 4096, 256),
-        };
+        let ((layers, hidden, out), norm, predictor_norm) = head_defaults(name, model);
         let projector = self.projector.resolve(Head {
             layers,
             hidden,
@@ -203,7 +216,7 @@ impl WrittenMethod {
             layers: 2,
             hidden: 4096,
             out: projector.out,
-            norm,
+            norm: predictor_norm,
         });
         if !name.has_predictor() {
             predictor.layers = 0;
@@ -218,7 +231,10 @@ impl WrittenMethod {
         Method {
             name,
             temperature: match name {
-                MocoV3 => Some(self.temperature.unwrap_or(0.2)),
+                MocoV3 => Some(self.temperature.unwrap_or(match model.backbone {
+                    Backbone::Vit(_) => 0.2,
+                    Backbone::ResNet(_) => 1.0,
+                })),
                 SimClr | SwAv => Some(self.temperature.unwrap_or(0.1)),
                 Byol => None,
             },

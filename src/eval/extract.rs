@@ -103,7 +103,7 @@ impl Extractor {
     ) -> Result<Self> {
         let mut config = config.clone();
         config.mesh.data = 1;
-        let batch = batch_size(1 + config.model.patches());
+        let batch = batch_size(config.model.tokens());
         let program = features::build(&config, batch)?;
         let (executable, origin) = client.compile_cached(
             &Program {
@@ -124,7 +124,7 @@ impl Extractor {
             variables,
             batch,
             px: config.model.image_size,
-            dim: config.model.dim,
+            dim: config.model.features(),
         })
     }
 

@@ -4,8 +4,7 @@
 use super::Step;
 use crate::config::{Crops, Head, RunConfig};
 use crate::graph::{Builder, GraphError, Result, Value};
-use crate::models::vit::Trunk;
-use crate::models::{compute_dtype, head, vit};
+use crate::models::{self, Trunk, compute_dtype, head, projector_name};
 use crate::nn::{Mode, Role, Site, Spec, l2_normalize, under};
 
 const BASE: &str = "base_encoder";
@@ -35,9 +34,10 @@ pub fn specs(config: &RunConfig) -> Vec<Spec> {
 }
 
 fn encoder_specs(config: &RunConfig) -> Vec<Spec> {
-    let mut specs = vit::specs(&config.model);
-    let projector = head::specs(&config.method.projector, config.model.dim);
-    specs.extend(under("head", projector));
+    let model = &config.model;
+    let mut specs = models::specs(model);
+    let projector = head::specs(&config.method.projector, model.features());
+    specs.extend(under(projector_name(model), projector));
     specs
 }
 
@@ -98,14 +98,18 @@ pub fn encode(step: &Step, encoder: Encoder, pictures: Value) -> Result<[Value; 
     let trunk = Trunk {
         lowering: step.lowering,
         differentiable,
+        views: match step.config.method.bn_crops {
+            Crops::Apart => 2,
+            Crops::Together => 1,
+        },
     };
     let model = &step.config.model;
-    let features = vit::vit(&site, model, trunk, pictures)?;
+    let features = models::backbone(&site, model, trunk, pictures)?;
     let _scope = site.enter();
     let batch = pictures.dim(0) / 2;
-    let features = step.b.reshape(features, &[batch, 2, model.dim])?;
+    let features = step.b.reshape(features, &[batch, 2, model.features()])?;
     let projector = &step.config.method.projector;
-    let projections = apply_head(step, &site.at("head"), projector, features)?;
+    let projections = apply_head(step, &site.at(projector_name(model)), projector, features)?;
     Ok([features, projections])
 }
 

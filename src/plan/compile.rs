@@ -8,6 +8,7 @@ use super::report::{Alternative, Pace, Report};
 use super::target::Machine;
 use crate::config::{ComputeDtype, Mesh, RunConfig};
 use crate::graph::block::Lowering;
+use crate::models;
 use crate::programs::Program;
 use crate::programs::train_step::{self, TrainStep, Views};
 
@@ -27,7 +28,7 @@ pub fn compile(
 ) -> Result<Report> {
     let mut report = report(machine, step, price)?;
     let mut tried = Vec::new();
-    for lowering in lighter(step.lowering) {
+    for lowering in lighter(step) {
         if report.fits || tried.last().is_some_and(|last: &Alternative| last.fits) {
             break;
         }
@@ -45,9 +46,9 @@ pub fn compile(
 }
 
 /// The lowerings that need less memory, in the order in which to try them.
-fn lighter(lowering: Lowering) -> impl Iterator<Item = Lowering> {
-    let mut all = Lowering::ALL.into_iter();
-    all.by_ref().find(|other| *other == lowering);
+fn lighter(step: &TrainStep) -> impl Iterator<Item = Lowering> {
+    let mut all = models::lowerings(&step.config.model);
+    all.by_ref().find(|other| *other == step.lowering);
     all
 }
 
@@ -170,13 +171,37 @@ fn described(step: &TrainStep) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+    use crate::config::RunConfig;
 
     #[test]
     fn what_is_lighter_than_a_lowering_comes_after_it() {
-        let after = |lowering| lighter(lowering).collect::<Vec<_>>();
-        assert_eq!(after(Lowering::Remat), [Lowering::Scan]);
-        assert_eq!(after(Lowering::Unrolled).len(), Lowering::ALL.len() - 1);
-        assert_eq!(after(Lowering::Scan), []);
+        let after = |model, lowering| {
+            let config = RunConfig::from_value(json!({
+                "batch": 64, "model": model,
+                "optimizer": {"base_lr": 1e-3, "weight_decay": 0.1},
+                "schedule": {"epochs": 10},
+            }))
+            .unwrap();
+            let step = TrainStep {
+                config: &config,
+                views: Views::Augmented,
+                queue: 0,
+                classes: 0,
+                lowering,
+            };
+            lighter(&step).collect::<Vec<_>>()
+        };
+        let vit = json!({"arch": "vit_small"});
+        assert_eq!(after(vit.clone(), Lowering::Remat), [Lowering::Scan]);
+        let all = after(vit.clone(), Lowering::Unrolled);
+        assert_eq!(all.len(), Lowering::ALL.len() - 1);
+        assert_eq!(after(vit, Lowering::Scan), []);
+        let bn = json!({"arch": "vit_small", "mlp_norm": "batch"});
+        assert_eq!(after(bn, Lowering::Remat), []);
+        let resnet = json!({"arch": "resnet50"});
+        assert_eq!(after(resnet, Lowering::Unrolled), [Lowering::Remat]);
     }
 }

@@ -13,6 +13,7 @@ use crate::checkpoint::atomic;
 use crate::config::{OptimizerSharding, RunConfig};
 use crate::graph::block::Lowering;
 use crate::hash::hex;
+use crate::models;
 use crate::pjrt::install::cache_folder;
 use crate::programs::train_step::{self, TrainStep};
 
@@ -108,7 +109,7 @@ impl Plan {
 /// The compiler's, except that a program does not fit.
 pub fn plan(machine: &Machine, step: &TrainStep) -> Result<Plan> {
     let mut tried = Vec::new();
-    for lowering in Lowering::ALL {
+    for lowering in models::lowerings(&step.config.model) {
         tried.push(attempt(
             machine,
             step,
@@ -188,9 +189,8 @@ fn remember(machine: &Machine, step: &TrainStep, plan: &Plan) -> Result<()> {
 /// If the step cannot be built.
 pub fn recommended(step: &TrainStep, device_kind: &str) -> Result<Option<Lowering>> {
     let name = std::fs::read(kept(step, device_kind)?).unwrap_or_default();
-    Ok(Lowering::ALL
-        .into_iter()
-        .find(|lowering| lowering.name().as_bytes() == name))
+    let mut all = models::lowerings(&step.config.model);
+    Ok(all.find(|lowering| lowering.name().as_bytes() == name))
 }
 
 /// The file that holds the name of a step's best lowering.

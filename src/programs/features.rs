@@ -2,19 +2,16 @@
 
 use super::{Program, mesh};
 use crate::config::RunConfig;
-use crate::graph::block::Lowering;
 use crate::graph::{Builder, DType, Result, Shape, Sharding};
-use crate::models::compute_dtype;
-use crate::models::vit::{Trunk, specs, vit};
+use crate::models::{self, Trunk, compute_dtype};
 use crate::nn::{Mode, Site, Variables, l2_normalize, under};
 
 /// Arguments: the backbone's variables (`base_encoder.*` without its head),
 /// then `pictures`, u8 [batch, S, S, 3], without augmentation. Result:
-/// `features`, f32 [batch, dim], the class token's after the final norm,
-/// L2-normalised.
+/// `features`, f32 [batch, dim], L2-normalised. BN has its running statistics.
 pub fn build(config: &RunConfig, batch: usize) -> Result<Program> {
     let b = Builder::new();
-    let specs = under("base_encoder", specs(&config.model));
+    let specs = under("base_encoder", models::specs(&config.model));
     let variables = Variables::new(specs.map(|spec| {
         let shape = Shape::new(DType::F32, &spec.dims);
         let sharding = Sharding::replicated(shape.rank());
@@ -26,12 +23,8 @@ pub fn build(config: &RunConfig, batch: usize) -> Result<Program> {
     let pictures = b.sharded_input("pictures", shape, Some(Sharding::split(4, 0)));
     let compute = compute_dtype(config.model.compute_dtype);
     let site = Site::new(&b, &variables, compute, Mode::Evaluate);
-    let trunk = Trunk {
-        lowering: Lowering::Unrolled,
-        differentiable: false,
-    };
     let x = super::augment::normalise(&b, pictures, config.augment.mean, config.augment.std)?;
-    let x = vit(&site.at("base_encoder"), &config.model, trunk, x)?;
+    let x = models::backbone(&site.at("base_encoder"), &config.model, Trunk::PLAIN, x)?;
     let features = l2_normalize(&b, x)?;
     b.sharded_output("features", features, Some(Sharding::replicated(2)));
     Ok(Program {

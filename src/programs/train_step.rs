@@ -241,7 +241,7 @@ const QUEUE: [&str; 5] = [
 
 fn queue_shapes(config: &RunConfig, rows: usize) -> [Shape; 5] {
     [
-        f32_shape(&[rows, config.model.dim]),
+        f32_shape(&[rows, config.model.features()]),
         Shape::new(DType::I32, &[rows]),
         Shape::new(DType::U32, &[rows]),
         Shape::scalar(DType::I32),

@@ -312,9 +312,13 @@ impl<'a> RunLoop<'a> {
             }
             None => "there is no sound checkpoint".to_owned(),
         };
+        let frozen = match self.config.model.vit() {
+            Some(_) => ", or model.patch_projection=frozen",
+            None => "",
+        };
         let message = format!(
             "the loss of step {step} is {loss}: the run has diverged; {hint}. A lower \
-             optimizer.base_lr, a longer warm-up or model.patch_projection=frozen may help"
+             optimizer.base_lr may help, or a longer warm-up{frozen}"
         );
         let evidence = json!({ "loss": loss.to_string(), KEPT: kept });
         self.records

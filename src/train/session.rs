@@ -17,9 +17,10 @@ use super::records::Records;
 use super::state::{self, DeviceState};
 use crate::bad_input;
 use crate::checkpoint::Origin;
-use crate::config::{OptimizerSharding, RunConfig};
+use crate::config::{Model, OptimizerSharding, RunConfig};
 use crate::eval::knn::HeldOut;
 use crate::graph::block::Lowering;
+use crate::models;
 use crate::pjrt::install::{self, ResolveOptions};
 use crate::pjrt::{
     self, Arg, Buffer, Client, ClientOptions, Code, CompileCache, CompileOptions, Event, Executable,
@@ -95,7 +96,7 @@ impl Session {
             None => {
                 let kind = client.devices().first().map_or("", |device| device.kind());
                 let first = plan::recommended(&step_of_run, kind)?;
-                first_that_fits(first.unwrap_or(Lowering::Unrolled), compile)?
+                first_that_fits(&config.model, first.unwrap_or(Lowering::Unrolled), compile)?
             }
         };
 
@@ -213,10 +214,11 @@ fn connect(options: &Options, hosts: &Hosts) -> Result<Arc<Client>> {
 /// Compiles with the lowering `first`, or with the first of those after it that
 /// the compiler does not refuse for want of memory.
 fn first_that_fits<T>(
+    model: &Model,
     first: Lowering,
     mut compile: impl FnMut(Lowering) -> Result<T>,
 ) -> Result<T> {
-    let mut lighter = Lowering::ALL.into_iter().skip_while(|l| *l != first);
+    let mut lighter = models::lowerings(model).skip_while(|l| *l != first);
     let mut lowering = lighter.next().unwrap_or(first);
     loop {
         let error = match compile(lowering) {

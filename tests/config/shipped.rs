@@ -62,8 +62,9 @@ fn the_quickstart_keeps_its_promises() {
 fn the_micro_recipe_is_that_of_the_yardstick() {
     let config = load(MICRO);
     let (model, method) = (&config.model, &config.method);
-    assert_eq!((model.blocks, model.dim, model.heads), (4, 128, 4));
-    assert_eq!((model.image_size, model.patch), (32, 8));
+    let vit = model.vit().unwrap();
+    assert_eq!((vit.blocks, vit.dim, vit.heads), (4, 128, 4));
+    assert_eq!((model.image_size, vit.patch), (32, 8));
     assert_eq!((method.projector.hidden, method.projector.out), (512, 128));
     assert_eq!((method.predictor.hidden, method.predictor.out), (512, 128));
     assert_eq!((config.batch, config.peak_lr()), (128, 5e-4));

@@ -40,7 +40,7 @@ fn trunk(layers: usize, lowering: Lowering, differentiable: bool) -> Result<Grap
     let body = block(x.shape, &params)?;
     let y = {
         let _scope = b.scope("base");
-        apply(&b, "blocks", &body, x, &layers, lowering, differentiable)?
+        apply(&b, "blocks", &body, x, &layers, lowering, differentiable)?.0
     };
     let loss = b.sum_all(b.mul(y, b.sine(y)?)?)?;
     b.output("y", y);

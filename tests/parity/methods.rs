@@ -3,16 +3,15 @@
 
 use serde_json::{Value as Json, json};
 use xla_moco::config::RunConfig;
+use xla_moco::graph::block::Lowering;
 
-use crate::fixture::{Tensor, Tensors, assert_close, part, read};
-use crate::training::{first_gradients, train};
+use crate::fixture::{Tensors, part, read};
+use crate::training::{compare, first_gradients, train};
 
 /// f32 arithmetic in another order. Batches of 8 through BN make gradients
 /// sensitive: PyTorch in f32 is up to 1.1e-5 off PyTorch in f64.
 const BOUND: f64 = 4e-5;
 const LOSS_BOUND: f64 = 1e-5;
-/// Norms below this are rounding noise of what is zero in theory.
-const NOISE: f64 = 2e-6;
 
 fn head(layers: usize, norm: &str) -> Json {
     json!({"layers": layers, "hidden": 32, "out": 16, "norm": norm})
@@ -89,17 +88,8 @@ fn start(fixture: &Tensors, case: &str) -> Tensors {
     init
 }
 
-fn compare(what: &str, found: &Tensor, wanted: &Tensor, bound: f64) {
-    let norm = |t: &Tensor| t.values().iter().map(|x| x * x).sum::<f64>().sqrt();
-    if norm(wanted) <= NOISE {
-        assert!(norm(found) <= 10.0 * NOISE, "{what}: {:e}", norm(found));
-    } else {
-        assert_close(what, found, wanted, bound);
-    }
-}
-
 fn gradients_agree(fixture: &Tensors, case: &str, config: &RunConfig) {
-    let mut found = first_gradients(fixture, config, start(fixture, case));
+    let mut found = first_gradients(fixture, config, start(fixture, case), Lowering::Unrolled);
     let loss = found.remove("loss").unwrap().values()[0];
     let wanted = fixture[&format!("{case}.loss")].values()[0];
     assert!(

@@ -6,7 +6,7 @@ use super::*;
 use crate::error::BadInput;
 
 /// Fails unless `result` is a BadInput whose chain has every one of `parts`.
-fn check<T: std::fmt::Debug>(result: anyhow::Result<T>, parts: &[&str]) {
+pub(super) fn check<T: std::fmt::Debug>(result: anyhow::Result<T>, parts: &[&str]) {
     let error = result.expect_err("this input is wrong");
     let text = format!("{error:#}");
     assert!(
