@@ -12,6 +12,7 @@ mod binary;
 mod block;
 mod branch;
 mod choose;
+mod chunks;
 mod constant;
 mod control;
 mod convert;
@@ -32,6 +33,7 @@ pub use binary::{Binary, BinaryKind};
 pub use block::{Remat, Scan, ScanBlock};
 pub use branch::Case;
 pub use choose::{Clamp, Compare, Comparison, Select};
+pub use chunks::MapChunks;
 pub use constant::{Constant, Iota, Literal};
 pub use control::{OptimizationBarrier, ShardingConstraint, StopGradient, While};
 pub use convert::{BitcastConvert, Convert};
@@ -217,6 +219,7 @@ ops!(
     Gather,
     GeneralReduce,
     Iota,
+    MapChunks,
     OptimizationBarrier,
     Pad,
     Reduce,

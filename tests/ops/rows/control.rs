@@ -218,6 +218,7 @@ fn loops() -> Vec<Row> {
                 let op = Scan {
                     body,
                     carried: 1,
+                    axis: 0,
                     length: 3,
                     reverse,
                 };
