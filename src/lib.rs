@@ -14,6 +14,7 @@ pub mod models;
 pub mod nn;
 pub mod optim;
 pub mod pjrt;
+pub mod plan;
 pub mod programs;
 pub mod report;
 pub mod rng;
