@@ -32,6 +32,7 @@ const EFFECTS: &[(&str, Effect)] = &[
     ("on_unhealthy", Effect::Nothing),
     ("mesh", Effect::Rounding),
     ("lowering", Effect::Rounding),
+    ("accumulate", Effect::Rounding),
     ("optimizer_sharding", Effect::Rounding),
 ];
 
