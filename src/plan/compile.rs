@@ -94,13 +94,19 @@ fn one(machine: &Machine, step: &TrainStep, price: Option<f64>) -> Result<Report
         },
     };
     let share = share_of_one_device(step, machine.devices)?;
-    let unrolled = TrainStep {
+    // Without what is computed twice to save memory.
+    let whole = RunConfig {
+        accumulate: 1,
+        ..config.clone()
+    };
+    let once = TrainStep {
+        config: &whole,
         lowering: Lowering::Unrolled,
         ..*step
     };
-    let model = match step.lowering {
-        Lowering::Unrolled => products(&program.graph),
-        _ => products(&train_step::build(&unrolled)?.graph),
+    let model = match (step.lowering, config.accumulate) {
+        (Lowering::Unrolled, 1) => products(&program.graph),
+        _ => products(&train_step::build(&once)?.graph),
     };
     let all = products(&program.graph);
     let per_device = |flops: u64| flops as f64 / machine.devices as f64;
@@ -131,6 +137,7 @@ fn one(machine: &Machine, step: &TrainStep, price: Option<f64>) -> Result<Report
         program: described(step),
         batch: config.batch,
         lowering: name(step.lowering).to_owned(),
+        accumulate: config.accumulate,
         fits: told.as_ref().is_some_and(|told| fits(machine, told)),
         argument_bytes: memory.map(|m| m.argument_bytes),
         output_bytes: memory.map(|m| m.output_bytes),

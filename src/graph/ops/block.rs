@@ -221,11 +221,15 @@ impl Operation for Scan {
     }
 
     fn flops(&self, _: &[Shape], _: &[Shape]) -> u64 {
-        self.length as u64 * cost::flops(&self.body)
+        self.turns() * cost::flops(&self.body)
     }
 
     fn regions(&self) -> Vec<&Graph> {
         vec![&self.body]
+    }
+
+    fn turns(&self) -> u64 {
+        self.length as u64
     }
 }
 
@@ -322,11 +326,15 @@ impl Operation for ScanBlock {
     }
 
     fn flops(&self, _: &[Shape], _: &[Shape]) -> u64 {
-        self.length as u64 * cost::flops(&self.body)
+        self.turns() * cost::flops(&self.body)
     }
 
     fn regions(&self) -> Vec<&Graph> {
         vec![&self.body]
+    }
+
+    fn turns(&self) -> u64 {
+        self.length as u64
     }
 }
 

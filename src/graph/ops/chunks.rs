@@ -187,11 +187,15 @@ impl Operation for MapChunks {
     }
 
     fn flops(&self, _: &[Shape], _: &[Shape]) -> u64 {
-        self.chunks as u64 * cost::flops(&self.body)
+        self.turns() * cost::flops(&self.body)
     }
 
     fn regions(&self) -> Vec<&Graph> {
         vec![&self.body]
+    }
+
+    fn turns(&self) -> u64 {
+        self.chunks as u64
     }
 }
 

@@ -75,6 +75,11 @@ pub trait Operation {
         Vec::new()
     }
 
+    /// How often these are applied, where that is known.
+    fn turns(&self) -> u64 {
+        1
+    }
+
     /// Whether no gradient passes, by declaration.
     fn stops_gradient(&self) -> bool {
         false
@@ -195,6 +200,9 @@ macro_rules! ops {
             }
             fn regions(&self) -> Vec<&Graph> {
                 match self { $(Self::$name(op) => op.regions()),* }
+            }
+            fn turns(&self) -> u64 {
+                match self { $(Self::$name(op) => op.turns()),* }
             }
             fn stops_gradient(&self) -> bool {
                 match self { $(Self::$name(op) => op.stops_gradient()),* }
