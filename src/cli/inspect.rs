@@ -183,8 +183,12 @@ fn described(
     let bytes: usize = state.iter().map(|input| input.value.shape.bytes()).sum();
     writeln!(
         text,
-        "step       {} lowering, {} ops, {} a picture, {} of state in {} arrays",
+        "step       {} lowering, {}{} ops, {} a picture, {} of state in {} arrays",
         spec.lowering.name(),
+        match config.accumulate {
+            1 => String::new(),
+            chunks => format!("{chunks} chunks, "),
+        },
         grouped(program.graph.nodes().len() as u64),
         amount(
             cost::matmul_flops(&program.graph) as f64 / config.batch as f64,

@@ -41,12 +41,7 @@ impl RunConfig {
                 nearest_multiples(self.batch, self.mesh.data),
             ));
         }
-        if self.accumulate != 1 {
-            return Err(bad_input!(
-                "`accumulate` is {}; expected 1: each batch makes one update",
-                self.accumulate
-            ));
-        }
+        self.check_accumulate()?;
         self.check_model()?;
         self.check_method()?;
         self.check_optimizer()?;
@@ -54,6 +49,30 @@ impl RunConfig {
         self.check_data()?;
         self.check_augment()?;
         self.check_intervals()
+    }
+
+    fn check_accumulate(&self) -> Result<()> {
+        let on_each = self.batch / self.mesh.data;
+        within("accumulate", self.accumulate, 1..=1 << 20)?;
+        if on_each.is_multiple_of(self.accumulate) {
+            return Ok(());
+        }
+        let divides = |k: &usize| on_each.is_multiple_of(*k);
+        let below = (1..self.accumulate.min(on_each)).rev().find(divides);
+        let above = (self.accumulate..=on_each).find(divides);
+        let nearest: Vec<String> = [below, above]
+            .into_iter()
+            .flatten()
+            .map(|k| k.to_string())
+            .collect();
+        Err(bad_input!(
+            "`accumulate` ({}) does not divide the {on_each} pictures of `batch` ({}) that each of \
+             `mesh.data` ({}) devices holds; nearest that do: {}",
+            self.accumulate,
+            self.batch,
+            self.mesh.data,
+            nearest.join(", "),
+        ))
     }
 
     fn check_schedule(&self) -> Result<()> {

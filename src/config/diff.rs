@@ -33,6 +33,7 @@ const EFFECTS: &[(&str, Effect)] = &[
     ("mesh.data", Effect::Rounding),
     ("mesh.deadline_seconds", Effect::Nothing),
     ("lowering", Effect::Rounding),
+    ("accumulate", Effect::Rounding),
     ("optimizer_sharding", Effect::Rounding),
 ];
 

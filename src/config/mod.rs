@@ -61,7 +61,7 @@ pub struct RunConfig {
     pub augment: Augment,
     pub mesh: Mesh,
     pub lowering: Lowering,
-    /// Batches that make one update: 1.
+    /// Chunks that the backbone takes a batch in; 1 for the whole at once.
     pub accumulate: usize,
     pub optimizer_sharding: OptimizerSharding,
     pub checkpoint: Checkpoint,

@@ -44,7 +44,8 @@ pub struct Written {
     mesh: Mesh,
     #[serde(default)]
     lowering: Lowering,
-    /// Batches that make one update; only 1 so far.
+    /// Chunks that the backbone takes a batch in: memory falls, losses and
+    /// gradients stay. Divides each device's part of the batch; absent: 1.
     accumulate: Option<usize>,
     #[serde(default)]
     optimizer_sharding: OptimizerSharding,

@@ -9,7 +9,8 @@ pub mod head;
 pub mod resnet;
 pub mod vit;
 
-use crate::config::{Backbone, ComputeDtype, MlpNorm, Model};
+use crate::bad_input;
+use crate::config::{Backbone, ComputeDtype, MlpNorm, Model, RunConfig, word};
 use crate::graph::block::Lowering;
 use crate::graph::{DType, Result, Value};
 use crate::nn::{Site, Spec};
@@ -88,4 +89,21 @@ pub fn lowerings(model: &Model) -> impl Iterator<Item = Lowering> {
 /// as through BN.
 pub fn mixes_samples(model: &Model) -> bool {
     model.has_batch_norm()
+}
+
+/// Refuses to take a batch in chunks where that would not be exact.
+///
+/// # Errors
+/// [`crate::error::BadInput`].
+pub fn check_accumulate(config: &RunConfig) -> anyhow::Result<()> {
+    if config.accumulate == 1 || !mixes_samples(&config.model) {
+        return Ok(());
+    }
+    Err(bad_input!(
+        "`accumulate` is {}, and `model.arch` {} has BN, whose statistics are those of the whole \
+         batch: no chunk has them, so the result would be another; set `accumulate` to 1, and use \
+         more devices or `lowering` \"remat\" for less memory",
+        config.accumulate,
+        word(&config.model.arch),
+    ))
 }

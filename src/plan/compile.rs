@@ -62,9 +62,20 @@ pub fn report(machine: &Machine, step: &TrainStep, price: Option<f64>) -> Result
     let facts = facts(machine, &program.text())?;
     let share = share_of_one_device(step, machine.devices)?;
     let all = products(&program.graph);
-    let model = match step.lowering {
-        Lowering::Unrolled => all,
-        _ => products(&train_step::build(&unrolled(step))?.graph),
+    // Without what is computed twice to save memory.
+    let once = RunConfig {
+        accumulate: 1,
+        ..config.clone()
+    };
+    let model = match (step.lowering, config.accumulate) {
+        (Lowering::Unrolled, 1) => all,
+        _ => products(
+            &train_step::build(&unrolled(&TrainStep {
+                config: &once,
+                ..*step
+            }))?
+            .graph,
+        ),
     };
     let per_device = |flops: u64| flops as f64 / machine.devices as f64;
     let model_flops = per_device(model.bf16_flops + model.f32_flops);
@@ -86,6 +97,7 @@ pub fn report(machine: &Machine, step: &TrainStep, price: Option<f64>) -> Result
         program: described(step),
         batch: config.batch,
         lowering: step.lowering.name().to_owned(),
+        accumulate: config.accumulate,
         optimizer_sharding: config.optimizer_sharding,
         fits: fits(machine, &facts),
         argument_bytes: memory.map(|m| m.argument_bytes),

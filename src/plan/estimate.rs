@@ -21,12 +21,8 @@ pub(super) struct Products {
 pub(super) fn products(graph: &Graph) -> Products {
     let mut all = Products::default();
     for node in graph.nodes() {
-        let (turns, inner): (u64, Vec<&Graph>) = match &node.op {
-            Op::Scan(op) => (op.length as u64, vec![&op.body]),
-            Op::ScanBlock(op) => (op.length as u64, vec![&op.body]),
-            op => (1, op.regions()),
-        };
-        for body in inner {
+        let turns = node.op.turns();
+        for body in node.op.regions() {
             let body = products(body);
             all.bf16_flops += turns * body.bf16_flops;
             all.f32_flops += turns * body.f32_flops;
@@ -47,7 +43,7 @@ pub(super) fn products(graph: &Graph) -> Products {
 /// Whether the program has a loop in it, which compilers count once.
 pub(super) fn has_loop(graph: &Graph) -> bool {
     graph.nodes().iter().any(|node| match &node.op {
-        Op::While(_) | Op::Scan(_) | Op::ScanBlock(_) => true,
+        Op::While(_) | Op::Scan(_) | Op::ScanBlock(_) | Op::MapChunks(_) => true,
         op => op.regions().into_iter().any(has_loop),
     })
 }

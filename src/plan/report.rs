@@ -31,6 +31,8 @@ pub struct Report {
     pub program: String,
     pub batch: usize,
     pub lowering: String,
+    /// Chunks that the batch is encoded in.
+    pub accumulate: usize,
     pub optimizer_sharding: OptimizerSharding,
     /// Whether the compiler took it, or where it refuses nothing, whether its
     /// memory is no more than the device's.
@@ -173,13 +175,17 @@ impl Report {
     fn memory(&self, out: &mut String) -> std::fmt::Result {
         writeln!(
             out,
-            "{} on {}: {} x {}, {} pictures a step ({} on each), {} lowering, compiled in {:.0} s",
+            "{} on {}: {} x {}, {} pictures a step ({} on each{}), {} lowering, compiled in {:.0} s",
             self.program,
             self.target,
             self.devices,
             self.device_kind,
             self.batch,
             self.batch / self.devices,
+            match self.accumulate {
+                1 => String::new(),
+                chunks => format!(", in {chunks} chunks"),
+            },
             self.lowering,
             self.compile_seconds
         )?;

@@ -10,7 +10,7 @@ use crate::graph::block::Lowering;
 use crate::graph::ops::Comparison;
 use crate::graph::vjp::gradients;
 use crate::graph::{Builder, DType, Result, Shape, Sharding, Value};
-use crate::methods::{self, Step};
+use crate::methods::{self, Chunks, Pictures, Step};
 use crate::nn::{Role, Spec, Variables, materialise};
 use crate::optim::{self, Parameter};
 
@@ -62,7 +62,8 @@ impl<'a> TrainStep<'a> {
 
 /// The arguments that are not state.
 struct Batch {
-    views: [Value; 2],
+    /// What views are made of: see [`views`].
+    sources: Vec<Value>,
     /// With a queue.
     monitored: Option<Monitored>,
     /// Where there are several devices: for each, whether its host wants to
@@ -114,12 +115,20 @@ pub fn build(spec: &TrainStep) -> Result<Program> {
     methods::prepare(&b, config, &variables)?;
     let old = |spec: &&Spec| variables.get(&spec.name);
     let parameters: Vec<Value> = trained.iter().map(old).collect::<Result<_>>()?;
+    let chunks = Chunks {
+        number: config.accumulate,
+        sources: batch.sources,
+        views: &|b, sources| views(b, spec, sources),
+    };
     let forward = methods::forward(&Step {
         b: &b,
         config,
         lowering: spec.lowering,
         variables: &variables,
-        views: batch.views,
+        pictures: match chunks.number {
+            1 => Pictures::Whole(methods::both_views(&b, views(&b, spec, &chunks.sources)?)?),
+            _ => Pictures::InChunks(&chunks),
+        },
         momentum: batch.momentum,
     })?;
     let gradients = gradients(&b, forward.loss, &parameters)?;
@@ -318,18 +327,17 @@ fn batch_inputs(b: &Builder, spec: &TrainStep) -> Result<Batch> {
         let sharding = Sharding::split(dims.len(), 0);
         b.sharded_input(name, Shape::new(dtype, dims), Some(sharding))
     };
-    let views = match spec.views {
-        Views::Normalised => {
-            ["view1", "view2"].map(|name| split(name, DType::F32, &[batch, 3, side, side]))
-        }
-        Views::Augmented => {
-            let crops =
-                ["view1", "view2"].map(|name| split(name, DType::U8, &[batch, side, side, 3]));
-            let rows =
-                ["augment1", "augment2"].map(|name| split(name, DType::F32, &[batch, COLUMNS]));
-            let view = |i: usize| augment(b, crops[i], rows[i], &spec.config.augment, i);
-            [view(0)?, view(1)?]
-        }
+    let both = |names: [&str; 2], dtype: DType, dims: &[usize]| {
+        names.map(|name| split(name, dtype, dims)).to_vec()
+    };
+    let names = ["view1", "view2"];
+    let sources = match spec.views {
+        Views::Normalised => both(names, DType::F32, &[batch, 3, side, side]),
+        Views::Augmented => [
+            both(names, DType::U8, &[batch, side, side, 3]),
+            both(["augment1", "augment2"], DType::F32, &[batch, COLUMNS]),
+        ]
+        .concat(),
     };
     let scalar = |name: &str, dtype: DType| replicated_input(b, name, Shape::scalar(dtype));
     let monitored = (spec.queue > 0).then(|| Monitored {
@@ -339,11 +347,20 @@ fn batch_inputs(b: &Builder, spec: &TrainStep) -> Result<Batch> {
     });
     let devices = spec.config.mesh.data;
     Ok(Batch {
-        views,
+        sources,
         monitored,
         stop: (devices > 1).then(|| split(STOP, DType::I32, &[devices])),
         lr: scalar("lr", DType::F32),
         momentum: scalar("momentum", DType::F32),
         step: scalar("step", DType::I32),
     })
+}
+
+/// Both views, normalised f32 [n, 3, S, S], of n rows of a batch's sources.
+fn views(b: &Builder, spec: &TrainStep, sources: &[Value]) -> Result<[Value; 2]> {
+    let view = |i: usize| match spec.views {
+        Views::Normalised => Ok(sources[i]),
+        Views::Augmented => augment(b, sources[i], sources[2 + i], &spec.config.augment, i),
+    };
+    Ok([view(0)?, view(1)?])
 }

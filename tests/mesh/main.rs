@@ -1,6 +1,7 @@
-//! One program on meshes of several sizes: the same results, and the
-//! collectives that they take.
+//! One program on meshes of several sizes, and in chunks: the same results,
+//! and the collectives and memory that they take.
 
+mod chunks;
 mod collectives;
 mod compile;
 mod equality;

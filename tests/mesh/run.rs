@@ -130,6 +130,12 @@ impl Runner {
         parts.dims().iter().product::<usize>() * shape.dtype.bytes()
     }
 
+    /// Memory beside arguments and results, on each device.
+    pub fn temporary_bytes(&self) -> u64 {
+        let memory = self.executable.memory_stats().unwrap();
+        memory.expect("CPU plugins tell").temp_bytes
+    }
+
     pub fn call(&self, arrays: &Arrays) -> Arrays {
         let mut rows: Vec<Vec<Arg>> = (0..self.devices).map(|_| Vec::new()).collect();
         for input in &self.graph.inputs {

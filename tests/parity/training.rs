@@ -5,7 +5,7 @@ use xla_moco::config::RunConfig;
 use xla_moco::graph::block::Lowering;
 use xla_moco::graph::vjp::gradients;
 use xla_moco::graph::{Builder, DType, Shape, Value};
-use xla_moco::methods::{self, Step};
+use xla_moco::methods::{self, Pictures, Step};
 use xla_moco::nn::{Role, Variables};
 use xla_moco::programs::train_step::{TrainStep, Views, build, initial_state};
 
@@ -52,7 +52,7 @@ pub fn first_gradients(
         config,
         lowering,
         variables: &variables,
-        views,
+        pictures: Pictures::Whole(methods::both_views(&b, views).unwrap()),
         momentum,
     })
     .unwrap();

@@ -99,25 +99,27 @@ impl Operation for Remat {
 
 /// A loop of `length` turns over the rows of stacked tensors.
 ///
-/// Operands: carried values, then stacked ones `[length, ...]`. The body
-/// takes the carried values and one row of each stacked one; it gives the
-/// next carried values and one row of each stacked result. Results: the last
-/// carried values, then the stacked results. `reverse` goes from the last
-/// row to the first.
+/// Operands: carried values, then stacked ones, `length` along `axis`. The
+/// body takes the carried values and one row of each stacked one, without that
+/// axis; it gives the next carried values and one row of each stacked result.
+/// Results: the last carried values, then the stacked results. `reverse` goes
+/// from the last row to the first.
 #[derive(Clone, Debug)]
 pub struct Scan {
     pub body: Graph,
     pub carried: usize,
+    pub axis: usize,
     pub length: usize,
     pub reverse: bool,
 }
 
-/// `shape` with a leading axis of `length`.
-fn stacked(length: usize, shape: &Shape) -> Shape {
-    shape.with_dims(&[&[length], shape.dims()].concat())
-}
-
 impl Scan {
+    /// The shape of so many rows of `row`, stacked.
+    fn stacked(&self, rows: usize, row: &Shape) -> Shape {
+        let (outer, inner) = row.dims().split_at(self.axis);
+        row.with_dims(&[outer, &[rows], inner].concat())
+    }
+
     /// The loop in terms of [`While`]: its state is the turn's number, the
     /// carried values, the stacked operands (unchanged) and results.
     fn lower(&self, operands: &[Shape]) -> Result<Graph> {
@@ -127,7 +129,7 @@ impl Scan {
             let mut state = vec![b.scalar(DType::I32, 0.0)?];
             state.extend(args);
             for row in &outputs[self.carried..] {
-                state.push(b.full(stacked(self.length, row), 0.0)?);
+                state.push(b.full(self.stacked(self.length, row), 0.0)?);
             }
             let shapes: Vec<Shape> = state.iter().map(|v| v.shape).collect();
             let cond = function(&shapes, |b, state| {
@@ -145,7 +147,7 @@ impl Scan {
                 let (xs, ys) = rest.split_at(rows);
                 let mut inputs = carry.to_vec();
                 for x in xs {
-                    inputs.push(b.row(*x, index)?);
+                    inputs.push(b.row(*x, self.axis, index)?);
                 }
                 let found = b.inline(&self.body, &inputs)?;
                 let (carry, new) = found.split_at(self.carried);
@@ -153,12 +155,9 @@ impl Scan {
                 next.extend(carry);
                 next.extend(xs);
                 for (y, row) in ys.iter().zip(new) {
-                    let row = b.reshape(*row, &[&[1], row.dims()].concat())?;
-                    next.push(b.dynamic_update_slice(
-                        *y,
-                        row,
-                        &b.leading_start(index, y.rank())?,
-                    )?);
+                    let row = b.reshape(*row, self.stacked(1, &row.shape).dims())?;
+                    let starts = b.starts(self.axis, index, y.rank())?;
+                    next.push(b.dynamic_update_slice(*y, row, &starts)?);
                 }
                 Ok(next)
             })?;
@@ -184,10 +183,12 @@ impl Operation for Scan {
         let (carry, xs) = operands.split_at(self.carried);
         let mut rows = carry.to_vec();
         for x in xs {
-            match x.dims() {
-                [n, inner @ ..] if *n == self.length => rows.push(x.with_dims(inner)),
-                _ => return Err(format!("{x} has not {} rows", self.length)),
+            if x.dims().get(self.axis) != Some(&self.length) {
+                return Err(format!("{x} has not {} rows", self.length));
             }
+            let mut row = x.dims().to_vec();
+            row.remove(self.axis);
+            rows.push(x.with_dims(&row));
         }
         check_call(&self.body, &rows)?;
         let outputs = self.body.output_shapes();
@@ -198,11 +199,11 @@ impl Operation for Scan {
             ));
         }
         let (carry, ys) = outputs.split_at(self.carried);
-        Ok(carry
-            .iter()
-            .copied()
-            .chain(ys.iter().map(|y| stacked(self.length, y)))
-            .collect())
+        if let Some(y) = ys.iter().find(|y| y.rank() < self.axis) {
+            return Err(format!("{y} cannot be stacked along axis {}", self.axis));
+        }
+        let ys = ys.iter().map(|y| self.stacked(self.length, y));
+        Ok(carry.iter().copied().chain(ys).collect())
     }
 
     fn vjp(&self, rule: &Vjp<'_>) -> Result<Vec<Option<Value>>> {
@@ -220,11 +221,15 @@ impl Operation for Scan {
     }
 
     fn flops(&self, _: &[Shape], _: &[Shape]) -> u64 {
-        self.length as u64 * cost::flops(&self.body)
+        self.turns() * cost::flops(&self.body)
     }
 
     fn regions(&self) -> Vec<&Graph> {
         vec![&self.body]
+    }
+
+    fn turns(&self) -> u64 {
+        self.length as u64
     }
 }
 
@@ -256,6 +261,7 @@ impl ScanBlock {
         Ok(Scan {
             body,
             carried: 1,
+            axis: 0,
             length: self.length,
             reverse: false,
         })
@@ -303,6 +309,7 @@ impl Operation for ScanBlock {
         let scan = Scan {
             body,
             carried: 1,
+            axis: 0,
             length: self.length,
             reverse: true,
         };
@@ -319,11 +326,15 @@ impl Operation for ScanBlock {
     }
 
     fn flops(&self, _: &[Shape], _: &[Shape]) -> u64 {
-        self.length as u64 * cost::flops(&self.body)
+        self.turns() * cost::flops(&self.body)
     }
 
     fn regions(&self) -> Vec<&Graph> {
         vec![&self.body]
+    }
+
+    fn turns(&self) -> u64 {
+        self.length as u64
     }
 }
 
