@@ -83,8 +83,11 @@ pub struct Chunks<'a> {
     /// What views are made of, [B, ...] each.
     pub sources: Vec<Value>,
     /// Both views of one chunk of the sources.
-    pub views: &'a dyn Fn(&Builder, &[Value]) -> Result<[Value; 2]>,
+    pub views: &'a MakeViews<'a>,
 }
+
+/// Both views of pictures, from what they are made of.
+pub type MakeViews<'a> = dyn Fn(&Builder, &[Value]) -> Result<[Value; 2]> + 'a;
 
 /// What a forward pass gives.
 pub struct Forward {
