@@ -18,6 +18,7 @@ pub enum MethodName {
     SimClr,
     Byol,
     SwAv,
+    SimSiam,
 }
 
 /// How the momentum coefficient moves over a run.
@@ -98,7 +99,7 @@ pub struct Swav {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Method {
     pub name: MethodName,
-    /// tau of the loss; none where the loss has none (BYOL).
+    /// tau of the loss; none where the loss has none (BYOL, SimSiam).
     pub temperature: Option<f64>,
     pub loss_scale: LossScale,
     /// Of the momentum encoder, at the first step; 0 where there is none.
@@ -120,7 +121,7 @@ impl MethodName {
     }
 
     pub fn has_predictor(self) -> bool {
-        self.has_momentum_encoder()
+        self.has_momentum_encoder() || self == Self::SimSiam
     }
 }
 
@@ -131,7 +132,7 @@ impl MethodName {
 pub(super) struct WrittenMethod {
     #[serde(default)]
     name: MethodName,
-    /// If absent: 0.2, on a ResNet 1; simclr and swav 0.1; byol has none.
+    /// If absent: 0.2, on a ResNet 1; simclr and swav 0.1; byol and simsiam have none.
     temperature: Option<f64>,
     /// Of the contrastive loss; "two_tau" if absent, "one" for the others.
     loss_scale: Option<LossScale>,
@@ -139,12 +140,12 @@ pub(super) struct WrittenMethod {
     momentum: Option<f64>,
     #[serde(default)]
     momentum_schedule: MomentumSchedule,
-    /// If absent: 3 layers, 4096 hidden, 256 out; swav 2, 2048, 128. On a
-    /// ResNet 2, 4096, 256; simclr and swav 2, 2048, 128.
+    /// If absent: 3 layers, 4096 hidden, 256 out; swav 2, 2048, 128; simsiam 3,
+    /// 2048, 2048. On a ResNet 2, 4096, 256; simclr and swav 2, 2048, 128.
     #[serde(default)]
     projector: WrittenHead,
-    /// If absent: 2 layers, 4096 hidden, as many out as the projector. 0
-    /// layers: none.
+    /// If absent: 2 layers, 4096 hidden (simsiam 512), as many out as the
+    /// projector. 0 layers: none.
     #[serde(default)]
     predictor: WrittenHead,
     /// If absent: "apart"; simclr and swav "together".
@@ -162,7 +163,7 @@ struct WrittenHead {
     hidden: Option<usize>,
     out: Option<usize>,
     /// If absent: "all"; byol "hidden", swav "none". On a ResNet also swav and
-    /// the predictor of moco_v3 "hidden".
+    /// the predictor of moco_v3 "hidden", as everywhere that of simsiam.
     norm: Option<HeadNorm>,
 }
 
@@ -189,11 +190,13 @@ type HeadDefaults = ((usize, usize, usize), HeadNorm, HeadNorm);
 /// a ResNet the public code's of each method: of MoCo v3, SimCLR, BYOL and SwAV.
 fn head_defaults(name: MethodName, model: &Model) -> HeadDefaults {
     use HeadNorm::{All, Hidden, None};
-    use MethodName::{Byol, MocoV3, SimClr, SwAv};
+    use MethodName::{Byol, MocoV3, SimClr, SimSiam, SwAv};
     match (&model.backbone, name) {
         (Backbone::Vit(_), MocoV3 | SimClr) => ((3, 4096, 256), All, All),
         (Backbone::Vit(_), Byol) => ((3, 4096, 256), Hidden, Hidden),
         (Backbone::Vit(_), SwAv) => ((2, 2048, 128), None, None),
+        // The public code's, on whatever backbone.
+        (_, SimSiam) => ((3, 2048, 2048), All, Hidden),
         (Backbone::ResNet(_), MocoV3) => ((2, 4096, 256), All, Hidden),
         (Backbone::ResNet(_), SimClr) => ((2, 2048, 128), All, All),
         (Backbone::ResNet(_), Byol) => ((2, 4096, 256), Hidden, Hidden),
@@ -203,7 +206,7 @@ fn head_defaults(name: MethodName, model: &Model) -> HeadDefaults {
 
 impl WrittenMethod {
     pub(super) fn resolve(self, model: &Model) -> Method {
-        use MethodName::{Byol, MocoV3, SimClr, SwAv};
+        use MethodName::{Byol, MocoV3, SimClr, SimSiam, SwAv};
         let name = self.name;
         let ((layers, hidden, out), norm, predictor_norm) = head_defaults(name, model);
         let projector = self.projector.resolve(Head {
@@ -214,7 +217,10 @@ impl WrittenMethod {
         });
         let mut predictor = self.predictor.resolve(Head {
             layers: 2,
-            hidden: 4096,
+            hidden: match name {
+                SimSiam => 512,
+                _ => 4096,
+            },
             out: projector.out,
             norm: predictor_norm,
         });
@@ -236,19 +242,19 @@ impl WrittenMethod {
                     Backbone::ResNet(_) => 1.0,
                 })),
                 SimClr | SwAv => Some(self.temperature.unwrap_or(0.1)),
-                Byol => None,
+                Byol | SimSiam => None,
             },
             loss_scale: match name {
                 MocoV3 => self.loss_scale.unwrap_or(LossScale::TwoTau),
                 SimClr => self.loss_scale.unwrap_or(LossScale::One),
-                Byol | SwAv => LossScale::One,
+                Byol | SwAv | SimSiam => LossScale::One,
             },
             momentum,
             momentum_schedule,
             projector,
             predictor,
             bn_crops: self.bn_crops.unwrap_or(match name {
-                MocoV3 | Byol => Crops::Apart,
+                MocoV3 | Byol | SimSiam => Crops::Apart,
                 SimClr | SwAv => Crops::Together,
             }),
             negatives: (name == SimClr).then(|| self.negatives.unwrap_or(Negatives::BothViews)),

@@ -1,6 +1,7 @@
 //! What is allowed but costs hours when it was not meant: plain warnings that
 //! name the fix.
 
+use super::checks::word;
 use super::method::{HeadNorm, MethodName};
 use super::optimizer::Rule;
 use super::schedule::{Length, Warmup};
@@ -148,11 +149,12 @@ impl RunConfig {
 
     fn warn_collapse(&self) -> Option<String> {
         let m = &self.method;
-        if m.name == MethodName::Byol && m.predictor.layers == 0 {
-            return Some(
-                "byol without its predictor collapses: set `method.predictor.layers` to 2"
-                    .to_owned(),
-            );
+        let needs_predictor = matches!(m.name, MethodName::Byol | MethodName::SimSiam);
+        if needs_predictor && m.predictor.layers == 0 {
+            return Some(format!(
+                "{} without its predictor collapses: set `method.predictor.layers` to 2",
+                word(&m.name)
+            ));
         }
         let swav = m.swav.as_ref()?;
         (swav.sinkhorn_iterations == 0).then(|| {

@@ -9,6 +9,7 @@ mod contrastive;
 mod moco_v3;
 mod siamese;
 mod simclr;
+mod simsiam;
 mod sinkhorn;
 mod swav;
 
@@ -51,6 +52,7 @@ fn method(config: &RunConfig) -> &'static Method {
         MethodName::SimClr => &simclr::METHOD,
         MethodName::Byol => &byol::METHOD,
         MethodName::SwAv => &swav::METHOD,
+        MethodName::SimSiam => &simsiam::METHOD,
     }
 }
 

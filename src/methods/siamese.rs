@@ -175,7 +175,7 @@ pub fn pass(step: &Step) -> Result<Pass> {
 
 /// Predictions of projections [B, 2, out]; these themselves where there is no
 /// predictor.
-fn predict(step: &Step, projections: Value) -> Result<Value> {
+pub fn predict(step: &Step, projections: Value) -> Result<Value> {
     let predictor = &step.config.method.predictor;
     apply_head(step, &site(step).at(PREDICTOR), predictor, projections)
 }
