@@ -8,11 +8,13 @@ use anyhow::Result;
 use serde_json::Value;
 
 use super::table::{aligned, grouped};
+use super::target;
 use super::training_set::{UNKNOWN, pictures};
 use super::{ConfigArgs, print};
 use crate::config::{Method, MomentumSchedule, PatchProjection, RunConfig, word};
 use crate::graph::cost::{self, amount};
 use crate::methods;
+use crate::plan;
 use crate::programs::Program;
 use crate::programs::summary::{Part, summary};
 use crate::programs::train_step::{self, TrainStep, TrainingSet};
@@ -21,28 +23,42 @@ use crate::programs::train_step::{self, TrainStep, TrainingSet};
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Examples:
   xla-moco inspect --config configs/paper/moco_v3_vit_b16_300ep.json
-  xla-moco inspect --config configs/quickstart.json --devices 4 --shardings")]
+  xla-moco inspect --config configs/quickstart.json --devices 4 --shardings
+  xla-moco inspect --config configs/paper/moco_v3_vit_b16_300ep.json --shardings \\
+      --target tpu:v3:8x16")]
 pub struct Args {
     #[command(flatten)]
     pub config: ConfigArgs,
 
-    /// Show how each array lies on the mesh
+    /// Show how each array lies on the mesh, and what the devices exchange
     #[arg(long)]
     pub shardings: bool,
+
+    /// Whose compiler is asked for that, as `compile` takes it; by default the
+    /// CPU's, for as many devices as the configuration says
+    #[arg(long, value_name = "TARGET", requires = "shardings")]
+    pub target: Option<String>,
 }
 
 pub fn run(args: Args) -> Result<()> {
-    let config = args.config.load()?;
+    let (machine, config) = match (args.shardings, &args.target) {
+        (false, _) => (None, args.config.load()?),
+        (true, target) => {
+            let (machine, config) = target::open(target.as_deref(), &args.config)?;
+            (Some(machine), config)
+        }
+    };
     let set = pictures(&config).map(|pictures| pictures.training_set());
-    // The lowering is that of the platform which `train` takes by default.
-    let spec = TrainStep::of_run(&config, set.unwrap_or(UNKNOWN), "cpu");
+    let spec = TrainStep::of_run(&config, set.unwrap_or(UNKNOWN));
     let program = train_step::build(&spec)?;
     let mut text = described(&config, set, &spec, &program)?;
     text += "\n";
     text += &model(&config)?;
-    if args.shardings {
+    if let Some(machine) = machine {
         text += "\n";
         text += &shardings::picture(&program);
+        text += "\n";
+        text += &plan::report(&machine, &spec, None)?.collectives_text();
     }
     print(&text)
 }
@@ -140,7 +156,7 @@ fn described(
     writeln!(
         text,
         "step       {} lowering, {}{} ops, {} a picture, {} of state in {} arrays",
-        format!("{:?}", spec.lowering).to_lowercase(),
+        spec.lowering.name(),
         match config.accumulate {
             1 => String::new(),
             chunks => format!("{chunks} chunks, "),

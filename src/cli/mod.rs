@@ -12,8 +12,10 @@ mod export;
 mod inspect;
 mod knn;
 mod options;
-pub mod plugins;
+pub mod plan;
+mod plugins;
 mod table;
+mod target;
 mod train;
 mod training_set;
 
@@ -48,6 +50,7 @@ enum Command {
     Export(export::Args),
     Inspect(inspect::Args),
     Compile(compile::Args),
+    Plan(plan::Args),
     Knn(knn::Args),
     Configs(configs::Args),
     /// Lists, installs and checks PJRT plugins.
@@ -88,6 +91,7 @@ fn run(command: Command) -> Result<()> {
         Command::Export(args) => export::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Compile(args) => compile::run(args),
+        Command::Plan(args) => plan::run(args),
         Command::Knn(args) => knn::run(args),
         Command::Configs(args) => configs::run(args),
         Command::Plugins(args) => plugins::run(args),

@@ -199,7 +199,11 @@ pub enum Lowering {
     #[default]
     Auto,
     Unrolled,
-    /// Unrolled, activations recomputed behind a barrier.
+    /// Unrolled, activations of attention recomputed behind a barrier.
+    RematAttention,
+    /// Unrolled, activations of the MLP recomputed behind a barrier.
+    RematMlp,
+    /// Unrolled, all activations of a block recomputed behind a barrier.
     Remat,
     /// One loop over the blocks, activations recomputed.
     Scan,
@@ -215,6 +219,16 @@ pub enum OptimizerSharding {
     /// devices along the first axis that they divide; where they divide none,
     /// it is replicated.
     Zero1,
+}
+
+impl OptimizerSharding {
+    /// As configurations write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Replicated => "replicated",
+            Self::Zero1 => "zero1",
+        }
+    }
 }
 
 /// What the loop does when the run is found unhealthy.

@@ -1,4 +1,4 @@
-//! A trunk of equal blocks, and the three ways to write it.
+//! A trunk of equal blocks, and the ways to write it.
 
 use super::ops::ScanBlock;
 use super::{Builder, Graph, Result, Value};
@@ -8,10 +8,41 @@ use super::{Builder, Graph, Result, Value};
 pub enum Lowering {
     /// Every block written out; all inner values kept for the gradient.
     Unrolled,
+    /// Every block written out; inner values of its attention recomputed.
+    RematAttention,
+    /// Every block written out; inner values of its MLP recomputed.
+    RematMlp,
     /// Every block written out; inner values recomputed.
     Remat,
     /// One loop; inner values recomputed.
     Scan,
+}
+
+impl Lowering {
+    pub const ALL: [Self; 5] = [
+        Self::Unrolled,
+        Self::RematMlp,
+        Self::RematAttention,
+        Self::Remat,
+        Self::Scan,
+    ];
+
+    /// As configurations write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unrolled => "unrolled",
+            Self::RematAttention => "remat_attention",
+            Self::RematMlp => "remat_mlp",
+            Self::Remat => "remat",
+            Self::Scan => "scan",
+        }
+    }
+
+    /// Whether all inner values of a block are recomputed. Where only a part's
+    /// are, the body itself says so, by [`Builder::remat`].
+    fn recomputes_blocks(self) -> bool {
+        matches!(self, Self::Remat | Self::Scan)
+    }
 }
 
 /// Applies `body` once for each entry of `layers`, which holds that layer's
@@ -64,10 +95,9 @@ pub fn call(
     lowering: Lowering,
     differentiable: bool,
 ) -> Result<Value> {
-    let found = if lowering == Lowering::Unrolled || !differentiable {
-        b.inline(body, args)?
-    } else {
-        b.remat(body.clone(), args)?
+    let found = match differentiable && lowering.recomputes_blocks() {
+        true => b.remat(body.clone(), args)?,
+        false => b.inline(body, args)?,
     };
     Ok(found[0])
 }

@@ -75,6 +75,9 @@ pub enum Pictures<'a> {
     InChunks(&'a Chunks<'a>),
 }
 
+/// Makes both views of as many pictures as the sources it is given have rows.
+pub type MakeViews<'a> = dyn Fn(&Builder, &[Value]) -> Result<[Value; 2]> + 'a;
+
 /// Pictures that never exist all at once: what encoders keep of them grows with
 /// a chunk, not with the batch.
 pub struct Chunks<'a> {
@@ -82,8 +85,7 @@ pub struct Chunks<'a> {
     pub number: usize,
     /// What views are made of, [B, ...] each.
     pub sources: Vec<Value>,
-    /// Both views of one chunk of the sources.
-    pub views: &'a dyn Fn(&Builder, &[Value]) -> Result<[Value; 2]>,
+    pub views: &'a MakeViews<'a>,
 }
 
 /// What a forward pass gives.

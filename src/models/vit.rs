@@ -3,7 +3,7 @@
 
 use crate::config::{Model, PatchProjection};
 use crate::graph::block::{self, Lowering};
-use crate::graph::{Builder, Graph, Result, Value};
+use crate::graph::{Builder, DType, Graph, Result, Shape, Value};
 use crate::nn::{
     Init, Mode, Role, Site, Spec, Variables, attention, attention_specs, class_attention,
     layer_norm, layer_norm_specs, mlp, mlp_specs, patch_embed, patch_embed_specs, under,
@@ -33,10 +33,16 @@ pub fn specs(model: &Model) -> Vec<Spec> {
 
 fn block_specs(model: &Model) -> Vec<Spec> {
     let dim = model.dim;
-    under("norm1", layer_norm_specs(dim))
-        .chain(under("attn", attention_specs(dim)))
-        .chain(under("norm2", layer_norm_specs(dim)))
-        .chain(under("mlp", mlp_specs(dim, model.mlp_ratio * dim)))
+    let mut specs = block_attention_specs(model);
+    specs.extend(under("norm2", layer_norm_specs(dim)));
+    specs.extend(under("mlp", mlp_specs(dim, model.mlp_ratio * dim)));
+    specs
+}
+
+/// Those of a block's first half.
+fn block_attention_specs(model: &Model) -> Vec<Spec> {
+    under("norm1", layer_norm_specs(model.dim))
+        .chain(under("attn", attention_specs(model.dim)))
         .collect()
 }
 
@@ -60,7 +66,7 @@ pub fn vit(site: &Site, model: &Model, trunk: Trunk, x: Value) -> Result<Value> 
         None => b.slice_axis(x, 1, 0, 1)?,
         Some((last, others)) => {
             let x = blocks(site, model, trunk, x, others)?;
-            let body = block_body(site, model, Tokens::Class, x, last)?;
+            let body = block_body(site, model, Tokens::Class, trunk, x)?;
             let _scope = b.scope(format!("blocks.{}", others.len()));
             let args = [&[x], &last[..]].concat();
             block::call(b, &body, &args, trunk.lowering, trunk.differentiable)?
@@ -108,10 +114,7 @@ fn blocks(
     x: Value,
     layers: &[Vec<Value>],
 ) -> Result<Value> {
-    let Some(first) = layers.first() else {
-        return Ok(x);
-    };
-    let body = block_body(site, model, Tokens::All, x, first)?;
+    let body = block_body(site, model, Tokens::All, trunk, x)?;
     let Trunk {
         lowering,
         differentiable,
@@ -129,32 +132,79 @@ enum Tokens {
     Class,
 }
 
-/// A block as a closed function of the tokens and its own variables.
-fn block_body(
+/// A block as a closed function of the tokens and its own variables, in the
+/// order of [`block_specs`].
+fn block_body(site: &Site, model: &Model, tokens: Tokens, trunk: Trunk, x: Value) -> Result<Graph> {
+    let recomputes = |lowering| trunk.differentiable && trunk.lowering == lowering;
+    let specs = block_specs(model);
+    closed(site, &specs, x, |site, x| {
+        let (attention, mlp) = specs.split_at(block_attention_specs(model).len());
+        let x = part(
+            site,
+            attention,
+            recomputes(Lowering::RematAttention),
+            x,
+            |site, x| attention_part(site, model, tokens, x),
+        )?;
+        part(site, mlp, recomputes(Lowering::RematMlp), x, mlp_part)
+    })
+}
+
+/// The first half of a block.
+fn attention_part(site: &Site, model: &Model, tokens: Tokens, x: Value) -> Result<Value> {
+    let y = layer_norm(&site.at("norm1"), x)?;
+    let attn = site.at("attn");
+    match tokens {
+        Tokens::All => site.b.add(x, attention(&attn, y, model.heads)?),
+        Tokens::Class => {
+            let x = site.b.slice_axis(x, 1, 0, 1)?;
+            site.b.add(x, class_attention(&attn, y, model.heads)?)
+        }
+    }
+}
+
+/// The second half of a block.
+fn mlp_part(site: &Site, x: Value) -> Result<Value> {
+    let y = layer_norm(&site.at("norm2"), x)?;
+    site.b.add(x, mlp(&site.at("mlp"), y)?)
+}
+
+/// Applies `f`, which has the variables `specs`; its inner values are recomputed
+/// for the gradient if so wished.
+fn part(
     site: &Site,
-    model: &Model,
-    tokens: Tokens,
+    specs: &[Spec],
+    recomputed: bool,
     x: Value,
-    layer: &[Value],
+    f: impl Fn(&Site, Value) -> Result<Value>,
+) -> Result<Value> {
+    if !recomputed {
+        return f(site, x);
+    }
+    let mut args = vec![x];
+    for spec in specs {
+        args.push(site.get(&spec.name)?);
+    }
+    Ok(site.b.remat(closed(site, specs, x, f)?, &args)?[0])
+}
+
+/// `f` as a function of x and of the variables `specs` of the site.
+fn closed(
+    site: &Site,
+    specs: &[Spec],
+    x: Value,
+    f: impl Fn(&Site, Value) -> Result<Value>,
 ) -> Result<Graph> {
     let b = Builder::new();
     let x = b.input("x", x.shape);
-    let specs = block_specs(model);
-    let own = specs.iter().zip(layer);
-    let own = own.map(|(spec, value)| (spec.name.clone(), b.input(&spec.name, value.shape)));
+    let own = specs.iter().map(|spec| {
+        (
+            spec.name.clone(),
+            b.input(&spec.name, Shape::new(DType::F32, &spec.dims)),
+        )
+    });
     let variables = Variables::new(own.collect::<Vec<_>>());
     let site = Site::new(&b, &variables, site.compute, Mode::Evaluate);
-    let y = layer_norm(&site.at("norm1"), x)?;
-    let (x, y) = match tokens {
-        Tokens::All => (x, attention(&site.at("attn"), y, model.heads)?),
-        Tokens::Class => (
-            b.slice_axis(x, 1, 0, 1)?,
-            class_attention(&site.at("attn"), y, model.heads)?,
-        ),
-    };
-    let x = b.add(x, y)?;
-    let y = layer_norm(&site.at("norm2"), x)?;
-    let x = b.add(x, mlp(&site.at("mlp"), y)?)?;
-    b.output("y", x);
+    b.output("y", f(&site, x)?);
     b.finish()
 }

@@ -72,12 +72,12 @@ pub(super) fn roofline(hardware: &Hardware, share: &Graph) -> f64 {
 pub(super) fn network(
     hardware: &Hardware,
     devices: usize,
-    collectives: &BTreeMap<&'static str, Total>,
+    collectives: &BTreeMap<String, Total>,
 ) -> Option<f64> {
     let bandwidth = hardware.network_bandwidth?;
     let round = (devices.saturating_sub(1)) as f64 / devices.max(1) as f64;
     let seconds = collectives.iter().map(|(kind, total)| {
-        let rounds = if *kind == "all-reduce" { 2.0 } else { 1.0 };
+        let rounds = if kind == "all-reduce" { 2.0 } else { 1.0 };
         rounds * round * total.bytes as f64 / bandwidth
     });
     Some(seconds.sum())
@@ -121,7 +121,8 @@ mod tests {
 
     #[test]
     fn rings_send_an_all_reduce_twice_around() {
-        let one = |kind, bytes| BTreeMap::from([(kind, Total { count: 1, bytes })]);
+        let one =
+            |kind: &str, bytes| BTreeMap::from([(kind.to_owned(), Total { count: 1, bytes })]);
         assert_eq!(network(&HARDWARE, 4, &one("all-reduce", 1000)), Some(15.0));
         assert_eq!(network(&HARDWARE, 4, &one("all-gather", 1000)), Some(7.5));
         assert_eq!(network(&HARDWARE, 1, &one("all-reduce", 1000)), Some(0.0));

@@ -46,15 +46,16 @@ pub struct TrainingSet {
 impl<'a> TrainStep<'a> {
     /// The step that `train` runs and `export` writes. The kNN monitor has its
     /// queue where the pictures have labels, however often it classifies: that
-    /// may change on resume, and the state must not.
-    pub fn of_run(config: &'a RunConfig, set: TrainingSet, platform: &str) -> Self {
+    /// may change on resume, and the state must not. A lowering that the
+    /// configuration leaves open is [`Lowering::Unrolled`] here.
+    pub fn of_run(config: &'a RunConfig, set: TrainingSet) -> Self {
         let queue = config.monitor.queue_size(set.images, config.batch);
         Self {
             config,
             views: Views::Augmented,
             queue: if set.classes > 0 { queue } else { 0 },
             classes: set.classes,
-            lowering: super::lowering(config, platform),
+            lowering: super::lowering(config).unwrap_or(Lowering::Unrolled),
         }
     }
 }

@@ -26,7 +26,7 @@ pub fn first_arguments(
     let mut loader = feed::loader(config, pictures, 0..1)?;
     let batch = loader.next().context("the loader has no first batch")??;
     let scalars = Scalars::of(config, &plan, 0)?;
-    let step = TrainStep::of_run(config, pictures.training_set(), "cpu");
+    let step = TrainStep::of_run(config, pictures.training_set());
     let state = train_step::initial_state(&step);
     let mut tensors: Vec<HostTensor> = state
         .into_iter()

@@ -18,12 +18,14 @@ use crate::bad_input;
 use crate::checkpoint::Origin;
 use crate::config::RunConfig;
 use crate::eval::knn::HeldOut;
+use crate::graph::block::Lowering;
 use crate::pjrt::install::{self, ResolveOptions};
 use crate::pjrt::{
-    self, Arg, Buffer, Client, ClientOptions, CompileCache, CompileOptions, Event, Executable,
+    self, Arg, Buffer, Client, ClientOptions, Code, CompileCache, CompileOptions, Event, Executable,
 };
-use crate::programs::Program;
+use crate::plan;
 use crate::programs::train_step::{self, TrainStep};
+use crate::programs::{self, Program};
 use crate::report::Severity;
 
 /// A run that is ready to train.
@@ -54,8 +56,7 @@ impl Session {
         let client = connect(options)?;
         tell_plugin(&client, records, step)?;
 
-        let step_of_run =
-            TrainStep::of_run(config, pictures.training_set(), client.platform_name());
+        let step_of_run = TrainStep::of_run(config, pictures.training_set());
         if step_of_run.queue == 0 {
             let why = match pictures.train.is_labelled() {
                 true => "it has no queue",
@@ -63,13 +64,27 @@ impl Session {
             };
             tracing::info!("the kNN monitor is off: {why}");
         }
-        let program = train_step::build(&step_of_run)?;
-        let text = program.text();
         let cache = match options.compile_cache {
             true => Some(CompileCache::of_user()?),
             false => None,
         };
-        let executable = compile(&client, &text, config, cache.as_ref(), records, step)?;
+        let mut compile = |lowering| {
+            let program = train_step::build(&TrainStep {
+                lowering,
+                ..step_of_run
+            })?;
+            let text = program.text();
+            let executable = compile(&client, &text, config, cache.as_ref(), records, step)?;
+            anyhow::Ok((program, text, executable))
+        };
+        let (program, text, executable) = match programs::lowering(config) {
+            Some(lowering) => compile(lowering)?,
+            None => {
+                let kind = client.devices().first().map_or("", |device| device.kind());
+                let first = plan::recommended(&step_of_run, kind)?;
+                first_that_fits(first.unwrap_or(Lowering::Unrolled), compile)?
+            }
+        };
 
         let fingerprint = pictures.train.fingerprint()?;
         let origin = origin::of_this_process(config, fingerprint, &text, &client)?;
@@ -136,6 +151,35 @@ fn connect(options: &Options) -> Result<Arc<Client>> {
         ..ClientOptions::default()
     };
     Client::new(&plugin, &devices)
+}
+
+/// Compiles with the lowering `first`, or with the first of those after it that
+/// the compiler does not refuse for want of memory.
+fn first_that_fits<T>(
+    first: Lowering,
+    mut compile: impl FnMut(Lowering) -> Result<T>,
+) -> Result<T> {
+    let mut lighter = Lowering::ALL.into_iter().skip_while(|l| *l != first);
+    let mut lowering = lighter.next().unwrap_or(first);
+    loop {
+        let error = match compile(lowering) {
+            Ok(compiled) => return Ok(compiled),
+            Err(error) => error,
+        };
+        let refusal = error.downcast_ref::<pjrt::Error>();
+        let no_memory = refusal.is_some_and(|e| e.code() == Some(Code::RESOURCE_EXHAUSTED));
+        match lighter.next().filter(|_| no_memory) {
+            None => return Err(error),
+            Some(next) => {
+                tracing::warn!(
+                    "lowering={} does not fit into the device's memory; trying {}",
+                    lowering.name(),
+                    next.name()
+                );
+                lowering = next;
+            }
+        }
+    }
 }
 
 fn compile(

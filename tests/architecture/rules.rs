@@ -84,7 +84,18 @@ pub const MODULES: &[Module] = &[
         io: false,
         pure: false,
     },
-    with_io("plan", &["config", "error", "graph", "pjrt", "programs"]),
+    with_io(
+        "plan",
+        &[
+            "checkpoint::atomic",
+            "config",
+            "error",
+            "graph",
+            "hash",
+            "pjrt",
+            "programs",
+        ],
+    ),
     with_io("train", &["*"]),
     with_io("cli", &["*"]),
 ];

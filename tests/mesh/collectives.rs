@@ -46,7 +46,7 @@ fn each_bn_layer_reduces_its_mean_and_its_variance_once() {
         ("predictor/4", vec![out; 2]),
     ]);
     // The recomputation of a block does not repeat them.
-    for lowering in [Lowering::Unrolled, Lowering::Remat] {
+    for lowering in [Lowering::Unrolled, Lowering::RematMlp, Lowering::Remat] {
         let found = of(4, lowering);
         assert_eq!(statistics(&found), expected, "{lowering:?}");
         the_loss_gathers_all_keys_and_nothing_else(&found);

@@ -35,7 +35,7 @@ fn forward_and_gradients() {
     let expected = tensors.clone();
     tensors.retain(|name, _| name != "y" && !name.starts_with("grad."));
     let client = client();
-    for lowering in [Lowering::Unrolled, Lowering::Remat, Lowering::Scan] {
+    for lowering in Lowering::ALL {
         let b = Builder::new();
         let inputs = declare(&b, &tensors);
         let variables = Variables::new(inputs.clone());
