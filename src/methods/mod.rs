@@ -77,6 +77,9 @@ pub enum Pictures<'a> {
     InChunks(&'a Chunks<'a>),
 }
 
+/// Makes both views of as many pictures as the sources it is given have rows.
+pub type MakeViews<'a> = dyn Fn(&Builder, &[Value]) -> Result<[Value; 2]> + 'a;
+
 /// Pictures that never exist all at once: what encoders keep of them grows with
 /// a chunk, not with the batch.
 pub struct Chunks<'a> {
@@ -84,12 +87,8 @@ pub struct Chunks<'a> {
     pub number: usize,
     /// What views are made of, [B, ...] each.
     pub sources: Vec<Value>,
-    /// Both views of one chunk of the sources.
     pub views: &'a MakeViews<'a>,
 }
-
-/// Both views of pictures, from what they are made of.
-pub type MakeViews<'a> = dyn Fn(&Builder, &[Value]) -> Result<[Value; 2]> + 'a;
 
 /// What a forward pass gives.
 pub struct Forward {

@@ -62,21 +62,7 @@ pub fn report(machine: &Machine, step: &TrainStep, price: Option<f64>) -> Result
     let facts = facts(machine, &program.text())?;
     let share = share_of_one_device(step, machine.devices)?;
     let all = products(&program.graph);
-    // Without what is computed twice to save memory.
-    let once = RunConfig {
-        accumulate: 1,
-        ..config.clone()
-    };
-    let model = match (step.lowering, config.accumulate) {
-        (Lowering::Unrolled, 1) => all,
-        _ => products(
-            &train_step::build(&unrolled(&TrainStep {
-                config: &once,
-                ..*step
-            }))?
-            .graph,
-        ),
-    };
+    let model = products(&computed_once(step)?.graph);
     let per_device = |flops: u64| flops as f64 / machine.devices as f64;
     let model_flops = per_device(model.bf16_flops + model.f32_flops);
     let hardware_flops = match config.model.compute_dtype {
@@ -146,11 +132,18 @@ fn fits(machine: &Machine, facts: &Facts) -> bool {
     facts.refusal.is_none() && facts.memory.is_none_or(|memory| fits(memory.total()))
 }
 
-fn unrolled<'a>(step: &TrainStep<'a>) -> TrainStep<'a> {
-    TrainStep {
+/// The program without what is computed again to save memory.
+fn computed_once(step: &TrainStep) -> Result<Program> {
+    let config = RunConfig {
+        accumulate: 1,
+        ..step.config.clone()
+    };
+    let step = TrainStep {
+        config: &config,
         lowering: Lowering::Unrolled,
         ..*step
-    }
+    };
+    Ok(train_step::build(&step)?)
 }
 
 /// One device's part as a program of its own. Only the loss sees more than

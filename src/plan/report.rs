@@ -31,9 +31,9 @@ pub struct Report {
     pub program: String,
     pub batch: usize,
     pub lowering: String,
+    pub optimizer_sharding: OptimizerSharding,
     /// Chunks that the batch is encoded in.
     pub accumulate: usize,
-    pub optimizer_sharding: OptimizerSharding,
     /// Whether the compiler took it, or where it refuses nothing, whether its
     /// memory is no more than the device's.
     pub fits: bool,

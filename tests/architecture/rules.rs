@@ -92,6 +92,7 @@ pub const MODULES: &[Module] = &[
             "error",
             "graph",
             "hash",
+            "models",
             "pjrt",
             "programs",
         ],
