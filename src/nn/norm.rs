@@ -64,9 +64,10 @@ pub fn batch_norm(site: &Site, x: Value) -> Result<Value> {
     let axes: Vec<usize> = (0..channel).filter(|axis| *axis != 1).collect();
     let (centred, variance) = match site.mode {
         Mode::Train => {
-            let mean = b.mean(x, &axes)?;
+            // Recomputed, they would be reduced over all devices again.
+            let mean = b.save(b.mean(x, &axes)?)?;
             let centred = b.sub(x, b.spread(mean, x, &axes)?)?;
-            let variance = b.mean(b.mul(centred, centred)?, &axes)?;
+            let variance = b.save(b.mean(b.mul(centred, centred)?, &axes)?)?;
             let seen: usize = axes.iter().map(|axis| x.dim(*axis)).product();
             let unbiased = seen as f64 / seen.saturating_sub(1).max(1) as f64;
             renew(site, "running_mean", mean)?;

@@ -7,11 +7,11 @@
 
 use std::borrow::Cow;
 
-use super::{Comparison, Emission, Operation, Vjp, While};
+use super::{Comparison, Emission, Op, Operation, Vjp, While};
 use crate::graph::builder::function;
 use crate::graph::error::list;
 use crate::graph::vjp::cotangents;
-use crate::graph::{Builder, DType, Graph, Result, Shape, Value, cost};
+use crate::graph::{Builder, DType, Graph, Output, Result, Shape, Value, cost};
 
 /// Checks operands against the inputs of a function.
 pub(super) fn check_call(body: &Graph, operands: &[Shape]) -> std::result::Result<(), String> {
@@ -31,19 +31,31 @@ pub(super) fn backward(body: &Graph, needs: &[bool]) -> Result<Graph> {
     function(&shapes, |b, args| {
         let (inputs, cts) = args.split_at(body.inputs.len());
         let outputs = b.inline(body, inputs)?;
-        let seeds: Vec<(Value, Value)> = outputs.into_iter().zip(cts.iter().copied()).collect();
-        let wrt: Vec<Value> = inputs
-            .iter()
-            .zip(needs)
-            .filter(|(_, need)| **need)
-            .map(|(v, _)| *v)
-            .collect();
-        cotangents(b, &seeds, &wrt)?
-            .into_iter()
-            .zip(&wrt)
-            .map(|(ct, v)| ct.map_or_else(|| b.full(v.shape, 0.0), Ok))
-            .collect()
+        pulled_back(b, &outputs, cts, inputs, needs)
     })
+}
+
+/// The cotangents of the inputs that are asked for (zeros where there is no
+/// dependence), from those of the outputs.
+fn pulled_back(
+    b: &Builder,
+    outputs: &[Value],
+    cts: &[Value],
+    inputs: &[Value],
+    needs: &[bool],
+) -> Result<Vec<Value>> {
+    let seeds: Vec<(Value, Value)> = outputs.iter().copied().zip(cts.iter().copied()).collect();
+    let wrt: Vec<Value> = inputs
+        .iter()
+        .zip(needs)
+        .filter(|(_, need)| **need)
+        .map(|(v, _)| *v)
+        .collect();
+    cotangents(b, &seeds, &wrt)?
+        .into_iter()
+        .zip(&wrt)
+        .map(|(ct, v)| ct.map_or_else(|| b.full(v.shape, 0.0), Ok))
+        .collect()
 }
 
 /// Spreads the cotangents of the needed operands over all operands.
@@ -56,10 +68,45 @@ pub(super) fn by_need(needs: &[bool], found: Vec<Value>) -> Vec<Option<Value>> {
 }
 
 /// Calls a function whose inner values are computed again for the reverse
-/// walk instead of being kept.
+/// walk instead of being kept, but for those that [`super::Save`] marks.
+///
+/// Results: the function's, then `saved` values of its own that are kept.
 #[derive(Clone, Debug)]
 pub struct Remat {
     pub body: Graph,
+    pub saved: usize,
+}
+
+impl Remat {
+    /// A call of `body`, whose marked values become results too.
+    pub fn new(mut body: Graph) -> Self {
+        let marked = body.nodes.iter().filter(|n| matches!(n.op, Op::Save(_)));
+        let marked: Vec<Value> = marked.map(|node| node.results[0]).collect();
+        for (i, value) in marked.iter().enumerate() {
+            body.outputs.push(Output {
+                name: format!("saved{i}"),
+                value: *value,
+                sharding: None,
+            });
+        }
+        Self {
+            body,
+            saved: marked.len(),
+        }
+    }
+
+    /// Its derivative: takes the function's inputs, what was saved, and the
+    /// cotangents of the function's own results.
+    fn backward(&self, needs: &[bool]) -> Result<Graph> {
+        let (inputs, outputs) = (self.body.input_shapes(), self.body.output_shapes());
+        let (own, saved) = outputs.split_at(outputs.len() - self.saved);
+        function(&[&inputs[..], saved, own].concat(), |b, args| {
+            let (args, cts) = args.split_at(inputs.len() + saved.len());
+            let (inputs, saved) = args.split_at(inputs.len());
+            let outputs = b.inline_with(&self.body, inputs, saved)?;
+            pulled_back(b, &outputs[..own.len()], cts, inputs, needs)
+        })
+    }
 }
 
 impl Operation for Remat {
@@ -73,14 +120,18 @@ impl Operation for Remat {
     }
 
     fn vjp(&self, rule: &Vjp<'_>) -> Result<Vec<Option<Value>>> {
-        let mut args = rule.operands.to_vec();
-        for k in 0..rule.cts.len() {
+        let own = rule.results.len() - self.saved;
+        if rule.cts[own..].iter().any(Option::is_some) {
+            return Err(rule.refuse(self.name(), "with respect to what it saves"));
+        }
+        let mut args = [rule.operands, &rule.results[own..]].concat();
+        for k in 0..own {
             args.push(rule.ct_or_zero(k)?);
         }
         // Joint with the cotangents, so that the compiler can neither merge
         // the recomputation with the first computation nor start it early.
         let args = rule.b.optimization_barrier(&args)?;
-        let found = rule.b.inline(&backward(&self.body, rule.needs)?, &args)?;
+        let found = rule.b.inline(&self.backward(rule.needs)?, &args)?;
         Ok(by_need(rule.needs, found))
     }
 
@@ -341,6 +392,9 @@ impl Operation for ScanBlock {
 impl Builder {
     /// Calls `body`, whose inner values are recomputed for the gradient.
     pub fn remat(&self, body: Graph, args: &[Value]) -> Result<Vec<Value>> {
-        self.push(Remat { body }, args)
+        let own = body.outputs.len();
+        let mut results = self.push(Remat::new(body), args)?;
+        results.truncate(own);
+        Ok(results)
     }
 }

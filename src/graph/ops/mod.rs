@@ -36,7 +36,7 @@ pub use branch::Case;
 pub use choose::{Clamp, Compare, Comparison, Select};
 pub use chunks::MapChunks;
 pub use constant::{Constant, Iota, Literal};
-pub use control::{OptimizationBarrier, ShardingConstraint, StopGradient, While};
+pub use control::{Kept, OptimizationBarrier, Save, ShardingConstraint, StopGradient, While};
 pub use convert::{BitcastConvert, Convert};
 pub use convolution::{ConvDims, Convolution};
 pub use custom_call::CustomCall;
@@ -229,6 +229,7 @@ ops!(
     Gather,
     GeneralReduce,
     Iota,
+    Kept,
     MapChunks,
     OptimizationBarrier,
     Pad,
@@ -237,6 +238,7 @@ ops!(
     Remat,
     Reshape,
     Reverse,
+    Save,
     Scan,
     ScanBlock,
     Scatter,

@@ -2,8 +2,8 @@
 
 use xla_moco::graph::ops::Comparison;
 use xla_moco::graph::ops::{
-    Case, CustomCall, MapChunks, OptimizationBarrier, Remat, Scan, ScanBlock, ShardingConstraint,
-    StopGradient, While,
+    Case, CustomCall, Kept, MapChunks, OptimizationBarrier, Remat, Save, Scan, ScanBlock,
+    ShardingConstraint, StopGradient, While,
 };
 use xla_moco::graph::{Builder, DType, Graph, Result, Shape, Sharding, Value};
 
@@ -51,6 +51,23 @@ fn steering() -> Vec<Row> {
         )
         .gradient(Gradient::Stopped)
         .refuses(&[f32s(&[2]), f32s(&[2])], "expected 1 operands, found 2"),
+        Row::new(
+            "Save",
+            "save",
+            vec![x()],
+            |b, args| b.push(Save, args),
+            |x| x.to_vec(),
+        )
+        .refuses(&[], "expected 1 operands, found 0"),
+        // The kept value is the computed one.
+        Row::new(
+            "Kept",
+            "kept",
+            vec![x()],
+            |b, args| b.push(Kept, &[args, args].concat()),
+            |x| x.to_vec(),
+        )
+        .refuses(&[], "expected 2 operands, found 0"),
         Row::new(
             "OptimizationBarrier",
             "barrier",
@@ -293,13 +310,32 @@ fn loops() -> Vec<Row> {
                     f32s(&[2]).with_dtype(args[0].dtype()),
                     args[0].shape.with_dims(&[2]),
                 )?;
-                b.push(Remat { body }, args)
+                b.push(Remat::new(body), args)
             },
             |x| vec![x[0].zip(&x[1], block_reference)],
         )
         .refuses(
             &[f32s(&[2]), f32s(&[3])],
             "the function takes (2xf32, 2xf32)",
+        ),
+        // (x - mean(x))^3: recomputed from a mean that was kept.
+        Row::new(
+            "Remat",
+            "remat that saves",
+            vec![float(&[4], 0.5, 1.5)],
+            |b, args| {
+                let body = function(&shapes(args), |b, x| {
+                    let mean = b.save(b.mean(x[0], &[0])?)?;
+                    let centred = b.sub(x[0], mean)?;
+                    let square = b.mul(centred, centred)?;
+                    Ok(vec![b.mul(square, centred)?])
+                })?;
+                b.remat(body, args)
+            },
+            |x| {
+                let mean = x[0].data.iter().sum::<f64>() / 4.0;
+                vec![x[0].map(|x| (x - mean).powi(3))]
+            },
         ),
         Row::new(
             "While",
