@@ -1,10 +1,12 @@
 //! Options that several subcommands share.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use anyhow::Result;
 use clap::Args;
 
+use crate::bad_input;
 use crate::config::{Override, RunConfig};
 
 /// Which configuration, and what it is told on the command line.
@@ -33,9 +35,30 @@ pub struct ConfigArgs {
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
 
-    /// Devices that share the batch (mesh.data)
-    #[arg(long, value_name = "N")]
-    pub devices: Option<usize>,
+    /// Devices that share the batch (mesh.data): a number, or for `train` all
+    /// that the plugin has
+    #[arg(long, value_name = "N|all")]
+    pub devices: Option<Devices>,
+}
+
+/// How many devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Devices {
+    Number(usize),
+    /// All that the plugin has, on all hosts.
+    All,
+}
+
+impl FromStr for Devices {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match (text, text.parse()) {
+            ("all", _) => Ok(Self::All),
+            (_, Ok(number)) => Ok(Self::Number(number)),
+            _ => Err(format!("found {text:?}; expected a number, or all")),
+        }
+    }
 }
 
 impl ConfigArgs {
@@ -52,10 +75,15 @@ impl ConfigArgs {
             overrides.push(Override::new("data.test", serde_json::Value::Null));
         }
         overrides.extend(self.seed.map(|seed| Override::new("seed", seed)));
-        overrides.extend(
-            self.devices
-                .map(|devices| Override::new("mesh.data", devices)),
-        );
+        match self.devices {
+            None => {}
+            Some(Devices::Number(number)) => overrides.push(Override::new("mesh.data", number)),
+            Some(Devices::All) => {
+                return Err(bad_input!(
+                    "--devices all asks the plugin that `train` runs on; here give a number"
+                ));
+            }
+        }
         overrides.extend(self.set.iter().cloned());
         let config = RunConfig::load(&self.config, &overrides)?;
         crate::models::check_accumulate(&config)?;

@@ -72,6 +72,7 @@ fn text(plan: &Plan, target: &str) -> String {
     let head = [
         "lowering",
         "optimizer state",
+        "crops",
         "fits",
         "memory of a device",
         "s/step",
@@ -86,6 +87,7 @@ fn text(plan: &Plan, target: &str) -> String {
         rows.push([
             trial.lowering.name().to_owned(),
             trial.optimizer_sharding.name().to_owned(),
+            trial.crop_pass.name().to_owned(),
             if trial.fits { "yes" } else { "no" }.to_owned(),
             trial
                 .used_bytes
@@ -98,9 +100,10 @@ fn text(plan: &Plan, target: &str) -> String {
     }
     let verdict = match plan.best() {
         Some(best) => format!(
-            "recommended for {target}: lowering={} optimizer_sharding={}",
+            "recommended for {target}: lowering={} optimizer_sharding={} crop_pass={}",
             best.lowering.name(),
-            best.optimizer_sharding.name()
+            best.optimizer_sharding.name(),
+            best.crop_pass.name()
         ),
         None => format!("nothing fits {target}: take more devices, or a smaller batch"),
     };
@@ -117,6 +120,7 @@ fn write(path: &Path, args: &TargetArgs, devices: usize, best: &Trial) -> Result
     for (key, value) in [
         ("lowering", best.lowering.name()),
         ("optimizer_sharding", best.optimizer_sharding.name()),
+        ("crop_pass", best.crop_pass.name()),
     ] {
         config.set.push(Override::new(key, value));
     }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use super::options::Devices;
 use super::{ConfigArgs, PjrtArgs, print};
 use crate::train::{self, End, Job, Options, Outcome};
 
@@ -52,7 +53,13 @@ pub struct Args {
     pub host_id: Option<usize>,
 }
 
-pub fn run(args: Args) -> Result<()> {
+pub fn run(mut args: Args) -> Result<()> {
+    if args.config.devices == Some(Devices::All) {
+        // A client outside of the job knows of its own host only.
+        let hosts = args.num_hosts.unwrap_or(1);
+        let devices = hosts * train::all_devices(&args.pjrt.pjrt)?;
+        args.config.devices = Some(Devices::Number(devices));
+    }
     let job = match (args.coordinator, args.num_hosts, args.host_id) {
         (Some(coordinator), Some(hosts), Some(host)) => Some(Job {
             coordinator,

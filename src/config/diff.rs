@@ -34,6 +34,7 @@ const EFFECTS: &[(&str, Effect)] = &[
     ("mesh.deadline_seconds", Effect::Nothing),
     ("lowering", Effect::Rounding),
     ("accumulate", Effect::Rounding),
+    ("crop_pass", Effect::Rounding),
     ("optimizer_sharding", Effect::Rounding),
 ];
 

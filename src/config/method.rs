@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::checks::{positive, within, word};
-use super::{Backbone, Model, RunConfig};
+use super::{Backbone, CropPass, Model, RunConfig};
 use crate::bad_input;
 
 /// The self-supervised method (Sec. 6.1).
@@ -314,6 +314,13 @@ impl RunConfig {
                 "`batch` is {}; \"{}\" compares pictures with one another: expected 2 or more",
                 self.batch,
                 word(&m.name)
+            ));
+        }
+        let is_apart = self.crop_pass == CropPass::Apart && m.bn_crops == Crops::Together;
+        if is_apart && self.model.has_batch_norm() {
+            return Err(bad_input!(
+                "`crop_pass` is \"apart\", but the backbone's BN has statistics of both crops \
+                 (`method.bn_crops` is \"together\"): expected \"stacked\""
             ));
         }
         m.swav.as_ref().map_or(Ok(()), |swav| self.check_swav(swav))

@@ -63,6 +63,7 @@ pub struct RunConfig {
     pub lowering: Lowering,
     /// Chunks that the backbone takes a batch in; 1 for the whole at once.
     pub accumulate: usize,
+    pub crop_pass: CropPass,
     pub optimizer_sharding: OptimizerSharding,
     pub checkpoint: Checkpoint,
     pub monitor: Monitor,

@@ -158,6 +158,27 @@ pub enum Lowering {
     Scan,
 }
 
+/// How both crops of a picture pass through an encoder.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CropPass {
+    /// As one batch: weights are read once.
+    #[default]
+    Stacked,
+    /// One after the other.
+    Apart,
+}
+
+impl CropPass {
+    /// As configurations write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Stacked => "stacked",
+            Self::Apart => "apart",
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OptimizerSharding {

@@ -48,6 +48,8 @@ pub struct Written {
     /// gradients stay. Divides each device's part of the batch; absent: 1.
     accumulate: Option<usize>,
     #[serde(default)]
+    crop_pass: CropPass,
+    #[serde(default)]
     optimizer_sharding: OptimizerSharding,
     #[serde(default)]
     checkpoint: Checkpoint,
@@ -96,6 +98,7 @@ impl Written {
             mesh: self.mesh,
             lowering: self.lowering,
             accumulate: self.accumulate.unwrap_or(1),
+            crop_pass: self.crop_pass,
             optimizer_sharding: self.optimizer_sharding,
             checkpoint: self.checkpoint,
             monitor: self.monitor,

@@ -2,7 +2,7 @@
 //! momentum encoder, and a measure of collapse.
 
 use super::{Chunks, Pictures, Step};
-use crate::config::{Crops, Head, RunConfig};
+use crate::config::{CropPass, Crops, Head, RunConfig};
 use crate::graph::{Builder, GraphError, Result, Value};
 use crate::models::{self, Trunk, compute_dtype, head, projector_name};
 use crate::nn::{Mode, Role, Site, Spec, Variables, l2_normalize, under};
@@ -116,11 +116,23 @@ pub fn encode(step: &Step, encoder: Encoder) -> Result<[Value; 2]> {
 
 /// Pictures [2 B, 3, S, S] to features [B, 2, dim].
 fn backbone(step: &Step, site: &Site, trunk: Trunk, pictures: Value) -> Result<Value> {
-    let model = &step.config.model;
-    let features = models::backbone(site, model, trunk, pictures)?;
-    let _scope = site.enter();
-    let dims = [pictures.dim(0) / 2, 2, model.features()];
-    site.b.reshape(features, &dims)
+    let (b, model) = (site.b, &step.config.model);
+    let (batch, width) = (pictures.dim(0) / 2, model.features());
+    if step.config.crop_pass == CropPass::Stacked {
+        let features = models::backbone(site, model, trunk, pictures)?;
+        let _scope = site.enter();
+        return b.reshape(features, &[batch, 2, width]);
+    }
+    let pairs = b.reshape(pictures, &[&[batch, 2], &pictures.dims()[1..]].concat())?;
+    let trunk = Trunk { views: 1, ..trunk };
+    let mut both = Vec::new();
+    for view in 0..2 {
+        let one = b.slice_axis(pairs, 1, view, view + 1)?;
+        let one = b.reshape(one, &[&[batch], &pictures.dims()[1..]].concat())?;
+        let features = models::backbone(site, model, trunk, one)?;
+        both.push(b.reshape(features, &[batch, 1, width])?);
+    }
+    b.concatenate(&both, 1)
 }
 
 /// As [`backbone`], a chunk at a time.

@@ -10,7 +10,7 @@ use super::compile::report;
 use super::report::Report;
 use super::target::Machine;
 use crate::checkpoint::atomic;
-use crate::config::{OptimizerSharding, RunConfig};
+use crate::config::{CropPass, Crops, OptimizerSharding, RunConfig};
 use crate::graph::block::Lowering;
 use crate::hash::hex;
 use crate::models;
@@ -31,6 +31,7 @@ pub struct Trial {
     #[serde(serialize_with = "lowering_name")]
     pub lowering: Lowering,
     pub optimizer_sharding: OptimizerSharding,
+    pub crop_pass: CropPass,
     pub fits: bool,
     /// By the compiler.
     pub used_bytes: Option<u64>,
@@ -62,6 +63,7 @@ impl Trial {
         Self {
             lowering: step.lowering,
             optimizer_sharding: step.config.optimizer_sharding,
+            crop_pass: step.config.crop_pass,
             fits: report.fits,
             used_bytes: report.used_bytes,
             ranked_seconds: seconds.map(|seconds| seconds + network.unwrap_or(0.0)),
@@ -80,6 +82,7 @@ impl Plan {
             let twin = tried.iter().find(|trial| {
                 trial.lowering == Lowering::Remat
                     && trial.optimizer_sharding == tried[i].optimizer_sharding
+                    && trial.crop_pass == tried[i].crop_pass
             });
             if let (Lowering::Scan, Some(twin)) = (tried[i].lowering, twin) {
                 let (seconds, from) = (twin.ranked_seconds, twin.seconds_from);
@@ -101,30 +104,34 @@ impl Plan {
     }
 }
 
-/// Tries every lowering with the optimizer's state on every device, then with
-/// it split over them: the fastest lowering that fits, and those that do not.
-/// What it finds is kept for [`recommended`].
+/// Tries every lowering with both crops in one pass and the optimizer's state
+/// on every device; then, for the fastest lowering that fits and for those that
+/// do not, the state split over the devices; and for the fastest, the crops one
+/// after the other. What it finds is kept for [`recommended`].
 ///
 /// # Errors
 /// The compiler's, except that a program does not fit.
 pub fn plan(machine: &Machine, step: &TrainStep) -> Result<Plan> {
+    let (stacked, replicated) = (CropPass::Stacked, OptimizerSharding::Replicated);
     let mut tried = Vec::new();
     for lowering in models::lowerings(&step.config.model) {
-        tried.push(attempt(
-            machine,
-            step,
-            lowering,
-            OptimizerSharding::Replicated,
-        )?);
+        tried.push(attempt(machine, step, lowering, replicated, stacked)?);
     }
+    let plan = Plan::of(tried);
+    let mut tried = plan.tried.clone();
     if machine.devices > 1 {
-        let plan = Plan::of(tried);
-        let worth_it = |(i, trial): &(usize, &Trial)| plan.best == Some(*i) || !trial.fits;
-        let candidates = plan.tried.iter().enumerate().filter(worth_it);
-        let split: Result<Vec<Trial>> = candidates
-            .map(|(_, trial)| attempt(machine, step, trial.lowering, OptimizerSharding::Zero1))
-            .collect();
-        tried = [plan.tried, split?].concat();
+        for (i, trial) in plan.tried.iter().enumerate() {
+            if plan.best == Some(i) || !trial.fits {
+                let zero1 = OptimizerSharding::Zero1;
+                tried.push(attempt(machine, step, trial.lowering, zero1, stacked)?);
+            }
+        }
+    }
+    let bn_of_both = step.config.method.bn_crops == Crops::Together;
+    let is_possible = !(bn_of_both && step.config.model.has_batch_norm());
+    if is_possible && let Some(best) = Plan::of(tried.clone()).best() {
+        let (lowering, sharding) = (best.lowering, best.optimizer_sharding);
+        tried.push(attempt(machine, step, lowering, sharding, CropPass::Apart)?);
     }
     let plan = Plan::of(tried);
     remember(machine, step, &plan)?;
@@ -136,13 +143,15 @@ fn attempt(
     step: &TrainStep,
     lowering: Lowering,
     optimizer_sharding: OptimizerSharding,
+    crop_pass: CropPass,
 ) -> Result<Trial> {
     tracing::info!(
-        "trying lowering={}, optimizer_sharding={}",
+        "trying lowering={}, optimizer_sharding={}, crop_pass={}",
         lowering.name(),
-        optimizer_sharding.name()
+        optimizer_sharding.name(),
+        crop_pass.name()
     );
-    let config = with(step.config, optimizer_sharding);
+    let config = with(step.config, optimizer_sharding, crop_pass);
     let step = TrainStep {
         config: &config,
         lowering,
@@ -151,30 +160,32 @@ fn attempt(
     Ok(Trial::of(&step, &report(machine, &step, None)?))
 }
 
-fn with(config: &RunConfig, optimizer_sharding: OptimizerSharding) -> RunConfig {
+fn with(
+    config: &RunConfig,
+    optimizer_sharding: OptimizerSharding,
+    crop_pass: CropPass,
+) -> RunConfig {
     RunConfig {
         optimizer_sharding,
+        crop_pass,
         ..config.clone()
     }
 }
 
-/// Keeps the best lowering of each sharding where [`recommended`] finds it.
+/// Keeps the best lowering for all other settings where [`recommended`] finds
+/// it.
 fn remember(machine: &Machine, step: &TrainStep, plan: &Plan) -> Result<()> {
-    for sharding in [OptimizerSharding::Replicated, OptimizerSharding::Zero1] {
-        let of_sharding = plan
-            .tried
-            .iter()
-            .filter(|t| t.optimizer_sharding == sharding);
-        let plan = Plan::of(of_sharding.cloned().collect());
+    for like in &plan.tried {
+        let settings = (like.optimizer_sharding, like.crop_pass);
+        let alike = |t: &&Trial| (t.optimizer_sharding, t.crop_pass) == settings;
+        let plan = Plan::of(plan.tried.iter().filter(alike).cloned().collect());
         if let Some(best) = plan.best() {
-            let config = with(step.config, sharding);
-            let file = kept(
-                &TrainStep {
-                    config: &config,
-                    ..*step
-                },
-                &machine.device_kind,
-            )?;
+            let config = with(step.config, settings.0, settings.1);
+            let step = TrainStep {
+                config: &config,
+                ..*step
+            };
+            let file = kept(&step, &machine.device_kind)?;
             std::fs::create_dir_all(file.parent().unwrap_or(&file))?;
             atomic::write_file(&file, best.lowering.name().as_bytes())?;
         }
@@ -215,6 +226,7 @@ mod tests {
         Trial {
             lowering,
             optimizer_sharding: OptimizerSharding::Replicated,
+            crop_pass: CropPass::Stacked,
             fits,
             used_bytes: None,
             ranked_seconds: seconds,

@@ -62,6 +62,7 @@ pub use first_step::first_arguments;
 pub use hosts::Job;
 pub use parts::Parts;
 pub use pictures::{Pictures, Places, at};
+pub use session::all_devices;
 
 /// What is to be run, and where.
 #[derive(Clone, Debug)]

@@ -23,7 +23,8 @@ use crate::graph::block::Lowering;
 use crate::models;
 use crate::pjrt::install::{self, ResolveOptions};
 use crate::pjrt::{
-    self, Arg, Buffer, Client, ClientOptions, Code, CompileCache, CompileOptions, Event, Executable,
+    self, Arg, Buffer, Client, ClientOptions, Code, CompileCache, CompileOptions, Event,
+    Executable, Plugin,
 };
 use crate::plan;
 use crate::programs::train_step::{self, TrainStep};
@@ -195,14 +196,34 @@ fn compare(
     agree(stance, &all, hosts.count)
 }
 
-fn connect(options: &Options, hosts: &Hosts) -> Result<Arc<Client>> {
-    if options.pjrt == "tpu" && !pjrt::tpu_is_present() {
+/// The devices that a plugin has, on all hosts. The client that is asked is
+/// gone on return.
+///
+/// # Errors
+/// [`bad_input!`] for a CPU, which has as many as one asks for.
+pub fn all_devices(pjrt: &str) -> Result<usize> {
+    let plugin = load(pjrt)?;
+    let client = Client::new(&plugin, &ClientOptions::default())?;
+    match client.platform_name() {
+        "cpu" => Err(bad_input!(
+            "--devices all: a CPU has as many devices as one asks for; give their number"
+        )),
+        _ => Ok(client.processes().len()),
+    }
+}
+
+fn load(pjrt: &str) -> Result<Arc<Plugin>> {
+    if pjrt == "tpu" && !pjrt::tpu_is_present() {
         return Err(bad_input!(
             "--pjrt tpu: this machine has no TPU to train on; use --pjrt cpu here, or run the \
              same command on a TPU machine"
         ));
     }
-    let plugin = install::load(&options.pjrt, &ResolveOptions::default())?;
+    install::load(pjrt, &ResolveOptions::default())
+}
+
+fn connect(options: &Options, hosts: &Hosts) -> Result<Arc<Client>> {
+    let plugin = load(&options.pjrt)?;
     let devices = ClientOptions {
         devices: Some(hosts.devices(options.config.mesh.data)),
         rendezvous: hosts.rendezvous(),

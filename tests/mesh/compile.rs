@@ -106,6 +106,32 @@ fn unknown_targets_and_batches_that_do_not_divide_are_the_users_to_mend() {
     }
 }
 
+/// An index that nobody serves, and nothing fetched before.
+#[test]
+fn without_plugin_and_network_it_says_how_to_get_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_xla-moco"))
+        .args(["compile", "--target", "tpu:v3:2x2", "--config"])
+        .arg(written(folder.path(), 8))
+        .env("XDG_CACHE_HOME", folder.path().join("cache"))
+        .env("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
+        .env("PIP_CONFIG_FILE", "/dev/null")
+        .env("PIP_RETRIES", "0")
+        .env_remove("PIP_EXTRA_INDEX_URL")
+        .env_remove("PIP_FIND_LINKS")
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{told}");
+    for words in [
+        "cannot fetch libtpu==",
+        "Without a network here",
+        "pip download",
+    ] {
+        assert!(told.contains(words), "{told}");
+    }
+}
+
 #[test]
 fn a_plan_recommends_what_fits_and_a_second_one_compiles_nothing() {
     let folder = tempfile::tempdir().unwrap();
@@ -121,7 +147,9 @@ fn a_plan_recommends_what_fits_and_a_second_one_compiles_nothing() {
     let first = plan(&["--write", chosen.to_str().unwrap()]);
     let tried = first["tried"].as_array().unwrap();
     let lowerings = |sharding: &str| {
-        let of = |trial: &&Json| trial["optimizer_sharding"] == sharding;
+        let of = |trial: &&Json| {
+            trial["optimizer_sharding"] == sharding && trial["crop_pass"] == "stacked"
+        };
         tried
             .iter()
             .filter(of)

@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use serde_json::json;
+use serde_json::{Value as Json, json};
 use xla_moco::graph::block::Lowering;
 
 use crate::run::{Arrays, Runner, batch, config, f32s, state, step};
@@ -23,12 +23,16 @@ pub fn on_one_device() -> &'static Trained {
 
 pub fn train(devices: usize, zero1: bool) -> Trained {
     let sharding = if zero1 { "zero1" } else { "replicated" };
-    let config = config(devices, &[("optimizer_sharding", json!(sharding))]);
+    train_with(devices, &[("optimizer_sharding", json!(sharding))], 10)
+}
+
+fn train_with(devices: usize, set: &[(&str, Json)], steps: usize) -> Trained {
+    let config = config(devices, set);
     let step = step(&config, Lowering::Unrolled);
     let runner = Runner::of_step(&step);
     let mut arrays = state(&step);
     let (mut losses, mut first) = (Vec::new(), Arrays::new());
-    for number in 0..10 {
+    for number in 0..steps {
         arrays.extend(batch(number));
         arrays = runner.call(&arrays);
         let (_, metrics) = arrays.remove("metrics").unwrap();
@@ -127,6 +131,26 @@ fn any_number_of_devices_comes_to_the_same() {
     assert!(losses[9] < losses[0], "{losses:?}");
     for devices in [2, 4, 8] {
         assert_alike(devices, false);
+    }
+}
+
+/// Also in a body with BN, whose running statistics see one crop's after the
+/// other's.
+#[test]
+fn crops_that_pass_apart_come_to_the_same() {
+    let model = |norm: &str| {
+        json!({
+            "arch": "vit", "blocks": 2, "dim": 24, "heads": 3, "patch": 4, "image_size": 16,
+            "compute_dtype": "f32", "mlp_norm": norm,
+        })
+    };
+    for (norm, devices) in [("layer", 2), ("batch", 1)] {
+        let pass = |crops: &str| {
+            let set = [("model", model(norm)), ("crop_pass", json!(crops))];
+            train_with(devices, &set, 1)
+        };
+        let what = format!("crops apart, norm {norm}");
+        assert_first_steps_alike(&what, &pass("apart"), &pass("stacked"));
     }
 }
 
