@@ -5,7 +5,8 @@
 #
 #   tools/tpu_pod.sh [--dry-run] create NAME ZONE TYPE       such as v3-256
 #   tools/tpu_pod.sh [--dry-run] copy   NAME ZONE            the built program and configs/
-#   tools/tpu_pod.sh [--dry-run] run    NAME ZONE ARGUMENTS..   of `xla-moco train`, on every host
+#   tools/tpu_pod.sh [--dry-run] run    NAME ZONE ARGUMENTS..   of `xla-moco train`, on every host,
+#                                                          in the background, to xla-moco/train.log
 #   tools/tpu_pod.sh [--dry-run] tail   NAME ZONE RUN        progress, as host 0 writes it
 #   tools/tpu_pod.sh [--dry-run] fetch  NAME ZONE RUN        the run's folder, to here
 #   tools/tpu_pod.sh [--dry-run] delete NAME ZONE
@@ -70,7 +71,8 @@ case $what in
     ;;
   run)
     [ $# -ge 1 ] || usage
-    on all "cd $home && ./xla-moco train --pjrt tpu$(printf ' %q' "$@")"
+    # A connection that breaks must not end the run.
+    on all "cd $home && nohup ./xla-moco train --pjrt tpu$(printf ' %q' "$@") > train.log 2>&1 < /dev/null &"
     ;;
   tail)
     [ $# = 1 ] || usage
@@ -78,7 +80,11 @@ case $what in
     ;;
   fetch)
     [ $# = 1 ] || usage
-    do_it "${cloud[@]}" scp --recurse --worker=0 "${where[@]:1}" "$name:$home/$1" .
+    case $1 in
+      /*) from=$1 ;;
+      *) from=$home/$1 ;;
+    esac
+    do_it "${cloud[@]}" scp --recurse --worker=0 "${where[@]:1}" "$name:$from" .
     ;;
   delete)
     [ $# = 0 ] || usage

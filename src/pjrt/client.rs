@@ -24,7 +24,7 @@ pub struct Program<'a> {
 #[derive(Clone, Default)]
 pub struct ClientOptions {
     /// Devices wanted: on the CPU as many are made (1 by default); elsewhere
-    /// so many must be there, of this process.
+    /// so many must be there, of all processes.
     pub devices: Option<usize>,
     /// For plugins whose processes find each other through a store (GPUs). A
     /// TPU's know each other; a CPU's cannot talk.
@@ -92,21 +92,21 @@ impl Client {
             .into_iter()
             .map(Device::new)
             .collect::<Result<Vec<_>>>()?;
-        if let Some(wanted) = options.devices
-            && devices.len() < wanted
-        {
-            return Err(bad_input!(
-                "{wanted} devices are wanted, but the {platform} plugin has {}: use --devices {}",
-                devices.len(),
-                devices.len()
-            ));
-        }
         let all = handle.all_devices()?;
         let all = all
             .iter()
             .map(|device| Ok((device.id()?, device.process_index()?)));
         let mut all = all.collect::<Result<Vec<_>>>()?;
         all.sort_unstable();
+        if let Some(wanted) = options.devices
+            && all.len() < wanted
+        {
+            return Err(bad_input!(
+                "{wanted} devices are wanted, but the {platform} plugin has {}: use --devices {}",
+                all.len(),
+                all.len()
+            ));
+        }
         Ok(Arc::new(Client {
             processes: all.into_iter().map(|(_, process)| process).collect(),
             platform_version: handle.platform_version()?,

@@ -100,7 +100,9 @@ pub fn report(machine: &Machine, step: &TrainStep, price: Option<f64>) -> Result
         matmul_flops: per_device(all.bf16_flops + all.f32_flops),
         model_flops,
         roofline_seconds,
+        // A loop's body stands in the text once, however often it turns.
         interconnect_seconds: totals
+            .filter(|_| !loops)
             .and_then(|totals| network(&machine.hardware, machine.devices, totals)),
         buffers_from: match facts.refusal {
             None => {
@@ -128,7 +130,8 @@ pub fn report(machine: &Machine, step: &TrainStep, price: Option<f64>) -> Result
 /// Memory is known exactly; a compiler that refuses what does not fit has done
 /// so by now.
 fn fits(machine: &Machine, facts: &Facts) -> bool {
-    let fits = |memory: u64| machine.hardware.memory == 0 || memory <= machine.hardware.memory;
+    let there = machine.usable_memory();
+    let fits = |memory: u64| there == 0 || memory <= there;
     facts.refusal.is_none() && facts.memory.is_none_or(|memory| fits(memory.total()))
 }
 

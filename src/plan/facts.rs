@@ -176,8 +176,12 @@ fn entry(machine: &Machine, text: &str) -> Result<PathBuf> {
         .metadata()
         .with_context(|| format!("cannot look at {}", plugin.display()))?;
     let changed = file.modified()?.duration_since(UNIX_EPOCH);
+    // Flags that reach the compiler.
+    let flags =
+        ["XLA_FLAGS", "LIBTPU_INIT_ARGS"].map(|name| std::env::var(name).unwrap_or_default());
     let mut hash = Sha256::new();
     for part in [
+        flags.join("\n"),
         FORMAT.to_string(),
         machine.target.to_string(),
         machine.device_kind.clone(),

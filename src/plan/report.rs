@@ -263,7 +263,8 @@ impl Report {
             )?,
             None => writeln!(
                 out,
-                "  no network: the devices share their memory, or the program was refused"
+                "  no time on the network: the devices share their memory, or the program has a \
+                 loop (whose turns the compiler does not tell), or was refused"
             )?,
         }
         writeln!(

@@ -86,14 +86,18 @@ impl Plan {
             });
             if let (Lowering::Scan, Some(twin)) = (tried[i].lowering, twin) {
                 let (seconds, from) = (twin.ranked_seconds, twin.seconds_from);
+                let network = twin.interconnect_seconds;
                 tried[i].ranked_seconds = seconds.or(tried[i].ranked_seconds);
                 tried[i].seconds_from = from;
+                tried[i].interconnect_seconds = network;
             }
         }
         let fitting = tried.iter().enumerate().filter(|(_, trial)| trial.fits);
+        // A roofline is a lower bound: it does not win against an estimate.
         let best = fitting.min_by(|(_, a), (_, b)| {
+            let is_bound = |trial: &Trial| trial.seconds_from == "roofline";
             let seconds = |trial: &Trial| trial.ranked_seconds.unwrap_or(f64::INFINITY);
-            seconds(a).total_cmp(&seconds(b))
+            (is_bound(a).cmp(&is_bound(b))).then(seconds(a).total_cmp(&seconds(b)))
         });
         let best = best.map(|(i, _)| i);
         Self { tried, best }

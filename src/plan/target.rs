@@ -193,6 +193,15 @@ impl Machine {
         })
     }
 
+    /// Memory that a program may take; 0: not known. A GPU plugin keeps a
+    /// quarter of the device's for others unless it is told otherwise.
+    pub(super) fn usable_memory(&self) -> u64 {
+        match self.target {
+            Target::Gpu(..) => self.hardware.memory / 4 * 3,
+            Target::Tpu(_) | Target::Cpu(_) => self.hardware.memory,
+        }
+    }
+
     /// Compiles StableHLO for all devices.
     pub(super) fn compile(&self, text: &str, options: &CompileOptions) -> pjrt::Result<Told> {
         let program = Program { text };

@@ -47,10 +47,11 @@ impl Folder {
     ) -> Result<Self> {
         let run = RunDir::create(own)?;
         let lock = run.lock()?;
-        let loaded = load_latest(&RunDir::create(root)?)?;
+        let of_all = RunDir::create(root)?;
+        let loaded = load_latest(&of_all)?;
         if let Some(loaded) = &loaded {
-            let refused = || format!("cannot resume {}", run.root().display());
-            check_config(&run, config).with_context(refused)?;
+            let refused = || format!("cannot resume {}", of_all.root().display());
+            check_config(&of_all, config).with_context(refused)?;
             check_origin(&loaded.manifest.origin, config, data_fingerprint)
                 .with_context(refused)?;
         }

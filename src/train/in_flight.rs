@@ -8,6 +8,9 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, unboun
 
 use crate::pjrt::{Event, Pending};
 
+/// Between two looks at whether a wait is excused.
+const LOOK: Duration = Duration::from_secs(10);
+
 /// A step that was enqueued.
 pub struct Enqueued {
     /// Its number, from 1.
@@ -88,21 +91,36 @@ impl InFlight {
     /// The oldest step under way, once it is done. Waits only if there are
     /// more than `allowed`; `None` if it is not done, or if there is none.
     ///
+    /// Time in which the wait is `excused`, as is asked now and then, does not
+    /// count towards the deadline.
+    ///
     /// # Errors
     /// That of the step; [`Late`].
-    pub fn take(&mut self, allowed: usize) -> Result<Option<Finished>> {
+    pub fn take(
+        &mut self,
+        allowed: usize,
+        mut excused: impl FnMut() -> bool,
+    ) -> Result<Option<Finished>> {
         let result = match self.finished.try_recv() {
             Ok(result) => result,
             Err(TryRecvError::Empty) if self.count <= allowed => return Ok(None),
-            Err(_) => match self.finished.recv_timeout(self.deadline) {
-                Ok(result) => result,
-                Err(RecvTimeoutError::Timeout) => {
-                    // It still waits for the device, and would be waited for.
-                    self.thread = None;
-                    return Err(Late(self.oldest).into());
+            Err(_) => {
+                let mut waited = Duration::ZERO;
+                loop {
+                    let turn = LOOK.min(self.deadline);
+                    match self.finished.recv_timeout(turn) {
+                        Ok(result) => break result,
+                        Err(RecvTimeoutError::Timeout) if excused() => waited = Duration::ZERO,
+                        Err(RecvTimeoutError::Timeout) => waited += turn,
+                        Err(_) => return Err(anyhow!("the thread that reads metrics ended")),
+                    }
+                    if waited >= self.deadline {
+                        // It still waits for the device, and would be waited for.
+                        self.thread = None;
+                        return Err(Late(self.oldest).into());
+                    }
                 }
-                Err(_) => return Err(anyhow!("the thread that reads metrics ended")),
-            },
+            }
         };
         self.count -= 1;
         self.oldest += 1;

@@ -131,7 +131,16 @@ pub fn run(options: &Options) -> Result<Outcome> {
     let pictures = Pictures::open(&config.data)?;
     let plan = Plan::new(config, pictures.train.len(), options.steps)?;
     let hosts = Hosts::join(options.job.as_ref(), &options.pjrt)?;
-    hosts.check(config)?;
+    // Only a client knows a TPU's hosts; a CPU's comes when its threads are known.
+    let client = match options.pjrt == "cpu" {
+        true => None,
+        false => Some(session::connect(options, &hosts)?),
+    };
+    let hosts = match &client {
+        Some(client) => hosts.of(client)?,
+        None => hosts,
+    };
+    hosts.check(config, client.as_deref())?;
     let own = hosts.folder(&options.out);
     let data = pictures.train.fingerprint()?;
     let mut folder = Folder::take(&options.out, &own, config, &data)?;
@@ -152,7 +161,15 @@ pub fn run(options: &Options) -> Result<Outcome> {
     let mut records = Records::open(&folder, config, &plan)?;
     records.started(&pictures)?;
     let outcome = (|| {
-        let session = Session::start(options, hosts, &pictures, &mut folder, &mut records)?;
+        let session = Session::start(
+            options,
+            hosts,
+            client,
+            &pictures,
+            &mut folder,
+            &mut records,
+            plan.stop,
+        )?;
         RunLoop::new(
             config,
             &plan,

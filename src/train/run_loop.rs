@@ -38,7 +38,8 @@ pub struct RunLoop<'a> {
     config: &'a RunConfig,
     plan: &'a Plan,
     stop: &'a StopRequest,
-    run: RunDir,
+    /// The run's folder, of all hosts.
+    root: RunDir,
     session: Session,
     records: &'a mut Records,
     loader: Loader,
@@ -84,7 +85,7 @@ impl<'a> RunLoop<'a> {
             config,
             plan,
             stop,
-            run: folder.run.clone(),
+            root: RunDir::create(&folder.root)?,
             loader: feed::loader(config, pictures, hosts.rows(config.batch), step..plan.stop)?,
             exchange: hosts.exchange(config),
             heartbeat: Heartbeat::new(&folder.root, hosts.id, hosts.count)?,
@@ -107,8 +108,10 @@ impl<'a> RunLoop<'a> {
         match trained {
             Ok(()) => self.finish(),
             Err(error) => {
-                if error.chain().any(|cause| cause.is::<Late>()) {
-                    // The devices may never end: nothing may wait for them.
+                let is_late = error.chain().any(|cause| cause.is::<Late>());
+                if is_late || self.session.hosts.count > 1 {
+                    // The devices may wait for other hosts for ever: nothing may
+                    // wait for them.
                     std::mem::forget(self);
                 }
                 Err(error)
@@ -175,7 +178,7 @@ impl<'a> RunLoop<'a> {
             done,
             metrics: metrics.to_host_async()?,
         });
-        self.heartbeat.beat(self.step)?;
+        self.heartbeat.beat(self.step);
         self.records.replaced(self.step, &batch.replaced)?;
         self.loader.recycle(batch);
         Ok(())
@@ -199,7 +202,10 @@ impl<'a> RunLoop<'a> {
     /// `allowed` are under way; and saves what can now be saved.
     fn collect(&mut self, allowed: usize) -> Result<()> {
         loop {
-            let taken = self.in_flight.take(allowed);
+            let heartbeat = &mut self.heartbeat;
+            let taken = self
+                .in_flight
+                .take(allowed, || heartbeat.leader_evaluates());
             let taken =
                 taken.map_err(|error| in_time(error, &self.heartbeat, self.step, self.config))?;
             let Some(finished) = taken else {
@@ -227,7 +233,8 @@ impl<'a> RunLoop<'a> {
     fn heed_stop(&mut self, finished: &Finished) {
         let names = &self.session.program.metrics;
         let place = names.iter().position(|name| name == STOP);
-        let wants = place.is_some_and(|place| finished.metrics[place] > 0.0);
+        let value = place.and_then(|place| finished.metrics.get(place));
+        let wants = value.is_some_and(|value| *value > 0.0);
         if wants && self.stop_after.is_none() {
             self.stop_after = Some(finished.step + MAX_IN_FLIGHT as u64);
         }
@@ -286,6 +293,7 @@ impl<'a> RunLoop<'a> {
         let Some(held_out) = &self.session.held_out else {
             return Ok(());
         };
+        let _reported = self.heartbeat.evaluating(self.step)?;
         let knn = held_out
             .evaluate(&self.session.state.under(BASE_ENCODER))
             .context("cannot classify the held-out pictures")?;
@@ -301,7 +309,7 @@ impl<'a> RunLoop<'a> {
             self.records.saved(&saved)?;
         }
         // The loss of the step before was that of the state two steps ago.
-        let saved = checkpoint::list(&self.run)?.into_iter().rev();
+        let saved = checkpoint::list(&self.root)?.into_iter().rev();
         let kept = saved
             .map(|(saved, _)| saved)
             .find(|&saved| saved + 1 < step);

@@ -4,20 +4,20 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
 
 use super::Options;
 use super::devices::Devices;
 use super::folder::Folder;
-use super::hosts::{Hosts, Stance, agree};
+use super::hosts::{self, Hosts, Stance, agree};
 use super::origin;
 use super::pictures::Pictures;
 use super::records::Records;
 use super::state::{self, DeviceState};
 use crate::bad_input;
 use crate::checkpoint::Origin;
-use crate::config::{Model, OptimizerSharding, RunConfig};
+use crate::config::{Model, RunConfig};
 use crate::eval::knn::HeldOut;
 use crate::graph::block::Lowering;
 use crate::models;
@@ -45,6 +45,8 @@ pub struct Session {
 }
 
 impl Session {
+    /// `stop` is the step to stop after. Without a client, connects.
+    ///
     /// Loads the plugin, builds and compiles the step, puts the state on the
     /// devices: that of the folder's checkpoint, else the initial one.
     ///
@@ -54,21 +56,17 @@ impl Session {
     pub fn start(
         options: &Options,
         hosts: Hosts,
+        client: Option<Arc<Client>>,
         pictures: &Pictures,
         folder: &mut Folder,
         records: &mut Records,
+        stop: u64,
     ) -> Result<Self> {
         let (config, step) = (&options.config, folder.step());
-        let client = connect(options, &hosts)?;
-        let hosts = hosts.of(&client)?;
-        hosts.check(config)?;
-        if hosts.are_apart() && config.optimizer_sharding == OptimizerSharding::Zero1 {
-            return Err(bad_input!(
-                "`optimizer_sharding` is \"zero1\" on {} hosts: a state that is split over hosts \
-                 cannot be saved; expected \"replicated\"",
-                hosts.count
-            ));
-        }
+        let client = match client {
+            Some(client) => client,
+            None => connect(options, &hosts)?,
+        };
         tell_plugin(&client, records, step)?;
 
         let step_of_run = TrainStep::of_run(config, pictures.training_set());
@@ -96,8 +94,14 @@ impl Session {
             Some(lowering) => compile(lowering)?,
             None => {
                 let kind = client.devices().first().map_or("", |device| device.kind());
-                let first = plan::recommended(&step_of_run, kind)?;
-                first_that_fits(&config.model, first.unwrap_or(Lowering::Unrolled), compile)?
+                // Each host has a cache of its own.
+                let first = match hosts.count {
+                    1 => plan::recommended(&step_of_run, kind)?,
+                    _ => None,
+                };
+                let fits = |(_, _, executable): &(_, _, Executable)| fits(&client, executable);
+                let first = first.unwrap_or(Lowering::Unrolled);
+                first_that_fits(&config.model, first, compile, fits)?
             }
         };
 
@@ -107,12 +111,18 @@ impl Session {
             let stance = Stance::new(vec![
                 ("version", env!("CARGO_PKG_VERSION").to_owned()),
                 ("plugin", client.platform_version().to_owned()),
-                ("configuration", config.fingerprint()),
+                ("configuration", hosts::of_all(config)),
                 ("pictures", fingerprint.clone()),
                 ("program", text.clone()),
                 ("step to go on from", step.to_string()),
+                ("step to stop after", stop.to_string()),
             ]);
-            compare(&client, &devices, &hosts, config, &stance)?;
+            let compared = compare(&client, &devices, &hosts, config, &stance);
+            if compared.is_err() {
+                // A device may still wait for the others: nothing may wait for it.
+                std::mem::forget(client.clone());
+            }
+            compared?;
         }
         let origin = origin::of_this_process(config, fingerprint, &text, &client)?;
         tell_differences(folder, &origin, records)?;
@@ -192,8 +202,20 @@ fn compare(
     let rows = rows.map(|row| vec![Arg::Donate(row)]).collect();
     let results = executable.execute(rows)?;
     let all = results.buffers.into_iter().flatten().next();
-    let all = all.context("the agreement gave nothing")?.to_host()?;
-    agree(stance, &all, hosts.count)
+    let all = all.context("the agreement gave nothing")?.to_host_async()?;
+    let (outgoing, incoming) = crossbeam_channel::bounded(1);
+    std::thread::spawn(move || outgoing.send(all.wait()));
+    let deadline = hosts::deadline(config);
+    match incoming.recv_timeout(deadline) {
+        Ok(all) => agree(stance, &all?, hosts.count),
+        Err(_) => {
+            std::mem::forget(executable);
+            bail!(
+                "the hosts have not compared what they are about to run after {deadline:?} \
+                 (mesh.deadline_seconds): one of them has failed before, or cannot be reached"
+            )
+        }
+    }
 }
 
 /// The devices that a plugin has, on all hosts. The client that is asked is
@@ -222,14 +244,29 @@ fn load(pjrt: &str) -> Result<Arc<Plugin>> {
     install::load(pjrt, &ResolveOptions::default())
 }
 
-fn connect(options: &Options, hosts: &Hosts) -> Result<Arc<Client>> {
+pub fn connect(options: &Options, hosts: &Hosts) -> Result<Arc<Client>> {
     let plugin = load(&options.pjrt)?;
     let devices = ClientOptions {
-        devices: Some(hosts.devices(options.config.mesh.data)),
+        devices: Some(options.config.mesh.data),
         rendezvous: hosts.rendezvous(),
         ..ClientOptions::default()
     };
     Client::new(&plugin, &devices)
+}
+
+/// Whether a program's memory is no more than the device's, where the plugin
+/// tells both: not all compilers refuse what does not fit.
+fn fits(client: &Client, executable: &Executable) -> Result<bool> {
+    let device = client
+        .devices()
+        .first()
+        .context("a client without devices")?;
+    let limit = device.memory_in_use()?.and_then(|memory| memory.limit);
+    let (Some(memory), Some(limit)) = (executable.memory_stats()?, limit) else {
+        return Ok(true);
+    };
+    let results = memory.output_bytes.saturating_sub(memory.alias_bytes);
+    Ok(memory.argument_bytes + results + memory.temp_bytes <= limit)
 }
 
 /// Compiles with the lowering `first`, or with the first of those after it that
@@ -238,18 +275,22 @@ fn first_that_fits<T>(
     model: &Model,
     first: Lowering,
     mut compile: impl FnMut(Lowering) -> Result<T>,
+    fits: impl Fn(&T) -> Result<bool>,
 ) -> Result<T> {
     let mut lighter = models::lowerings(model).skip_while(|l| *l != first);
     let mut lowering = lighter.next().unwrap_or(first);
     loop {
-        let error = match compile(lowering) {
-            Ok(compiled) => return Ok(compiled),
-            Err(error) => error,
+        let compiled = compile(lowering);
+        let no_memory = match &compiled {
+            Ok(compiled) => !fits(compiled)?,
+            Err(error) => {
+                let refusal = error.downcast_ref::<pjrt::Error>();
+                refusal.is_some_and(|e| e.code() == Some(Code::RESOURCE_EXHAUSTED))
+            }
         };
-        let refusal = error.downcast_ref::<pjrt::Error>();
-        let no_memory = refusal.is_some_and(|e| e.code() == Some(Code::RESOURCE_EXHAUSTED));
         match lighter.next().filter(|_| no_memory) {
-            None => return Err(error),
+            // The last resort is tried though it seems not to fit.
+            None => return compiled,
             Some(next) => {
                 tracing::warn!(
                     "lowering={} does not fit into the device's memory; trying {}",

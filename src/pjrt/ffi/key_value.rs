@@ -184,7 +184,8 @@ fn give(
     block.extend((HEADER + length).to_ne_bytes());
     block.extend(value);
     let block = Box::leak(block.into_boxed_slice());
-    *to = block[HEADER..].as_mut_ptr().cast();
+    // SAFETY: the block has a header in front.
+    *to = unsafe { block.as_mut_ptr().add(HEADER) }.cast();
     *size = length;
     *deleter = Some(delete);
 }

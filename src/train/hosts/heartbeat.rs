@@ -2,9 +2,11 @@
 //! one of them is silent.
 
 use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Result;
+use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{atomic, utc};
@@ -24,6 +26,8 @@ pub struct Heartbeat {
     host: usize,
     hosts: usize,
     last: Option<Instant>,
+    /// The leader's report when it was last looked at.
+    seen: Option<Report>,
 }
 
 /// A host's last report.
@@ -32,7 +36,35 @@ struct Report {
     host: usize,
     /// Enqueued steps, from the run's first.
     step: u64,
+    /// It classifies held-out pictures meanwhile, and others wait.
+    evaluates: bool,
     at: String,
+}
+
+/// Reports that a host still evaluates, until it is dropped.
+pub struct Evaluating {
+    done: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Evaluating {
+    fn drop(&mut self) {
+        self.done = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Report {
+    fn now(host: usize, step: u64, evaluates: bool) -> Self {
+        Self {
+            host,
+            step,
+            evaluates,
+            at: utc(SystemTime::now()),
+        }
+    }
 }
 
 impl Heartbeat {
@@ -45,6 +77,7 @@ impl Heartbeat {
             host,
             hosts,
             last: None,
+            seen: None,
         })
     }
 
@@ -52,19 +85,65 @@ impl Heartbeat {
         folder(&self.out).join(format!("host-{host}.json"))
     }
 
-    /// Reports that `step` steps are enqueued.
-    pub fn beat(&mut self, step: u64) -> Result<()> {
+    /// Reports that `step` steps are enqueued. A report that cannot be written
+    /// does not stop the run.
+    pub fn beat(&mut self, step: u64) {
         let is_due = self.last.is_none_or(|last| last.elapsed() >= PAUSE);
         if self.hosts == 1 || !is_due {
-            return Ok(());
+            return;
         }
         self.last = Some(Instant::now());
-        let report = Report {
-            host: self.host,
-            step,
-            at: utc(SystemTime::now()),
-        };
+        if let Err(error) = self.write(step) {
+            tracing::warn!("the report of this host's step is not written: {error:#}");
+        }
+    }
+
+    fn write(&self, step: u64) -> Result<()> {
+        let report = Report::now(self.host, step, false);
         atomic::write_file(&self.path(self.host), &serde_json::to_vec(&report)?)
+    }
+
+    /// Reports, for as long as the result lives, that this host evaluates.
+    pub fn evaluating(&self, step: u64) -> Result<Evaluating> {
+        let (done, is_done) = bounded::<()>(0);
+        let (host, path) = (self.host, self.path(self.host));
+        if self.hosts == 1 {
+            return Ok(Evaluating {
+                done: None,
+                thread: None,
+            });
+        }
+        let report = move || {
+            loop {
+                let report = Report::now(host, step, true);
+                let written = serde_json::to_vec(&report)
+                    .map_err(Into::into)
+                    .and_then(|bytes| atomic::write_file(&path, &bytes));
+                if let Err(error) = written {
+                    tracing::warn!("this host's report is not written: {error:#}");
+                }
+                if is_done.recv_timeout(PAUSE) != Err(RecvTimeoutError::Timeout) {
+                    return;
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().name("heartbeat".into());
+        Ok(Evaluating {
+            done: Some(done),
+            thread: Some(thread.spawn(report)?),
+        })
+    }
+
+    /// Whether the leader still evaluates: its report says so and has changed
+    /// since the last look.
+    pub fn leader_evaluates(&mut self) -> bool {
+        let report = match self.host {
+            0 => None,
+            _ => self.read(0).filter(|report| report.evaluates),
+        };
+        let is_new = report.is_some() && report != self.seen;
+        self.seen = report;
+        is_new
     }
 
     /// What is said when a step is not done in time.
@@ -115,9 +194,9 @@ mod tests {
     fn the_silent_step_is_told_with_every_hosts_last_report() {
         let folder = tempfile::tempdir().unwrap();
         let mut host = Heartbeat::new(folder.path(), 1, 3).unwrap();
-        host.beat(41).unwrap();
+        host.beat(41);
         // Too soon for another.
-        host.beat(42).unwrap();
+        host.beat(42);
         std::fs::write(host.path(2), "{").unwrap();
         let silence = host.silence("train_step", 43, Duration::from_secs(5));
         let text = silence.to_string();
@@ -128,5 +207,25 @@ mod tests {
         ] {
             assert!(text.contains(words), "{text}");
         }
+    }
+
+    #[test]
+    fn who_waits_for_an_evaluation_sees_that_it_goes_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let leader = Heartbeat::new(folder.path(), 0, 2).unwrap();
+        let mut other = Heartbeat::new(folder.path(), 1, 2).unwrap();
+        assert!(!other.leader_evaluates());
+        let start = Instant::now();
+        let evaluating = leader.evaluating(7).unwrap();
+        // Twice: two reports that differ.
+        for _look in 0..2 {
+            while !other.leader_evaluates() {
+                assert!(start.elapsed() < Duration::from_secs(60));
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+        drop(evaluating);
+        other.leader_evaluates();
+        assert!(!other.leader_evaluates(), "nothing new since");
     }
 }

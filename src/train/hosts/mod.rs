@@ -18,7 +18,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 
 use crate::bad_input;
-use crate::config::RunConfig;
+use crate::config::{OptimizerSharding, RunConfig};
 use crate::pjrt::store::{self, Session};
 use crate::pjrt::{Client, Rendezvous};
 
@@ -119,14 +119,6 @@ impl Hosts {
         })
     }
 
-    /// Devices that this process' plugin must have, of all.
-    pub fn devices(&self, all: usize) -> usize {
-        match self.simulated {
-            true => all,
-            false => all / self.count,
-        }
-    }
-
     /// Whether this host writes checkpoints and evaluates.
     pub fn leads(&self) -> bool {
         self.id == 0
@@ -158,8 +150,25 @@ impl Hosts {
     }
 
     /// # Errors
-    /// [`bad_input!`] for a batch and devices that the hosts do not divide.
-    pub fn check(&self, config: &RunConfig) -> Result<()> {
+    /// [`bad_input!`] for a batch and devices that the hosts do not divide, and
+    /// for what several hosts cannot do.
+    pub fn check(&self, config: &RunConfig, client: Option<&Client>) -> Result<()> {
+        let all = client.map_or(config.mesh.data, |client| client.processes().len());
+        if self.are_apart() && all != config.mesh.data {
+            return Err(bad_input!(
+                "`mesh.data` is {}, but {} hosts have {all} devices; all of them take part: use \
+                 --devices all",
+                config.mesh.data,
+                self.count
+            ));
+        }
+        if self.are_apart() && config.optimizer_sharding == OptimizerSharding::Zero1 {
+            return Err(bad_input!(
+                "`optimizer_sharding` is \"zero1\" on {} hosts: a state that is split over hosts \
+                 cannot be saved; expected \"replicated\"",
+                self.count
+            ));
+        }
         for (key, value) in [("batch", config.batch), ("mesh.data", config.mesh.data)] {
             if !value.is_multiple_of(self.count) {
                 return Err(bad_input!(
@@ -170,6 +179,21 @@ impl Hosts {
         }
         Ok(())
     }
+}
+
+/// What of a configuration all hosts must have alike: everything but where
+/// pictures are and how they are read.
+pub fn of_all(config: &RunConfig) -> String {
+    let mut value = config.to_value();
+    if let Some(all) = value.as_object_mut() {
+        all.remove("about");
+        if let Some(data) = all.get_mut("data").and_then(|data| data.as_object_mut()) {
+            for own in ["path", "test", "workers", "prefetch"] {
+                data.remove(own);
+            }
+        }
+    }
+    value.to_string()
 }
 
 /// How long a step may take until the run is given up.
