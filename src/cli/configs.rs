@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::{ConfigArgs, print};
 use crate::bad_input;
 use crate::config::{self, Effect, RunConfig};
+use crate::programs::train_step::{self, TrainStep, TrainingSet};
 
 /// Where configurations lie unless told otherwise.
 const FOLDER: &str = "configs";
@@ -52,7 +53,8 @@ enum Command {
     },
     /// Print the keys in which two resolved configurations differ
     Diff { old: PathBuf, new: PathBuf },
-    /// Check files, or all files of folders; exits with 2 if one is wrong
+    /// Check files, or all files of folders: resolve each, and build its train
+    /// step with gradients; exits with 2 if one is wrong
     Check {
         #[arg(default_value = FOLDER, value_name = "FILE|FOLDER")]
         paths: Vec<PathBuf>,
@@ -127,8 +129,14 @@ fn check(paths: &[PathBuf]) -> Result<()> {
     }
     let (mut text, mut wrong) = (String::new(), 0);
     for file in &all {
-        match RunConfig::load(file, &[]) {
-            Ok(_) => writeln!(text, "ok     {}", file.display())?,
+        let loaded = RunConfig::load(file, &[]);
+        match loaded.and_then(|config| build(&config).map(|()| config)) {
+            Ok(config) => {
+                writeln!(text, "ok     {}", file.display())?;
+                for warning in config.warnings() {
+                    tracing::warn!("{}: {warning}", file.display());
+                }
+            }
             Err(error) => {
                 wrong += 1;
                 writeln!(text, "wrong  {error:#}")?;
@@ -143,6 +151,17 @@ fn check(paths: &[PathBuf]) -> Result<()> {
             all.len()
         )),
     }
+}
+
+/// Builds, differentiates, verifies and emits the train step of a training
+/// set of ImageNet's size.
+fn build(config: &RunConfig) -> Result<()> {
+    let set = TrainingSet {
+        images: 1_281_167,
+        classes: 1000,
+    };
+    train_step::build(&TrainStep::of_run(config, set, "tpu"))?.text();
+    Ok(())
 }
 
 /// The JSON files below a folder, sorted. A name that begins with `_` is a

@@ -10,9 +10,9 @@ use serde_json::Value;
 use super::table::{aligned, grouped};
 use super::training_set::{UNKNOWN, training_set};
 use super::{ConfigArgs, print};
-use crate::config::{MomentumSchedule, PatchProjection, RunConfig};
+use crate::config::{Method, MomentumSchedule, PatchProjection, RunConfig, word};
 use crate::graph::cost::{self, amount};
-use crate::methods::moco_v3;
+use crate::methods;
 use crate::programs::Program;
 use crate::programs::summary::{Part, summary};
 use crate::programs::train_step::{self, TrainStep, TrainingSet};
@@ -45,6 +45,24 @@ pub fn run(args: Args) -> Result<()> {
         text += &shardings::picture(&program);
     }
     print(&text)
+}
+
+/// The method and its numbers, as far as it has them.
+fn numbers(method: &Method) -> String {
+    let mut text = word(&method.name);
+    if let Some(temperature) = method.temperature {
+        text += &format!(", temperature {temperature}");
+    }
+    if method.name.has_momentum_encoder() {
+        text += &match method.momentum_schedule {
+            MomentumSchedule::Cosine => format!(", momentum {} to 1 (cosine)", method.momentum),
+            MomentumSchedule::Constant => format!(", momentum {} (constant)", method.momentum),
+        };
+    }
+    if let Some(swav) = &method.swav {
+        text += &format!(", {} prototypes", swav.prototypes);
+    }
+    text
 }
 
 /// What the configuration resolves to, a line for each matter.
@@ -81,18 +99,15 @@ fn described(
     )?;
     writeln!(
         text,
-        "method     MoCo v3, temperature {}, momentum {}, chance loss {:.3}",
-        method.temperature,
-        match method.momentum_schedule {
-            MomentumSchedule::Cosine => format!("{} to 1 (cosine)", method.momentum),
-            MomentumSchedule::Constant => format!("{} (constant)", method.momentum),
-        },
-        moco_v3::chance_loss(method, config.batch)
+        "method     {}, chance loss {:.3}",
+        numbers(method),
+        methods::chance_loss(config)
     )?;
     let optimizer = &config.optimizer;
     writeln!(
         text,
-        "optimizer  AdamW, peak lr {:e} ({:e} x {} / 256), weight decay {}",
+        "optimizer  {}, peak lr {:e} ({:e} x {} / 256), weight decay {}",
+        word(&optimizer.name()),
         config.peak_lr(),
         optimizer.base_lr,
         config.batch,

@@ -39,7 +39,8 @@ pub struct ConfigArgs {
 }
 
 impl ConfigArgs {
-    /// Reads, resolves and checks the configuration.
+    /// Reads, resolves and checks the configuration; warns of what looks like
+    /// a slip.
     ///
     /// # Errors
     /// As [`RunConfig::load`].
@@ -56,7 +57,11 @@ impl ConfigArgs {
                 .map(|devices| Override::new("mesh.data", devices)),
         );
         overrides.extend(self.set.iter().cloned());
-        RunConfig::load(&self.config, &overrides)
+        let config = RunConfig::load(&self.config, &overrides)?;
+        for warning in config.warnings() {
+            tracing::warn!("{warning}");
+        }
+        Ok(config)
     }
 }
 

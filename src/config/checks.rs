@@ -19,7 +19,7 @@ const MOST_STEPS: u64 = 1 << 40;
 const MOST_PICTURES: usize = 1 << 32;
 
 /// How an enumeration's value is written in JSON, without the quotes.
-pub(super) fn word(value: &impl Serialize) -> String {
+pub fn word(value: &impl Serialize) -> String {
     match serde_json::to_value(value) {
         Ok(serde_json::Value::String(word)) => word,
         other => format!("{other:?}"),
@@ -99,40 +99,6 @@ impl RunConfig {
             ));
         }
         Ok(())
-    }
-
-    fn check_method(&self) -> Result<()> {
-        let m = &self.method;
-        positive("method.temperature", m.temperature)?;
-        within("method.momentum", m.momentum, 0.0..=1.0)?;
-        for (key, head) in [("projector", &m.projector), ("predictor", &m.predictor)] {
-            within(&format!("method.{key}.layers"), head.layers, 1..=16)?;
-            within(&format!("method.{key}.hidden"), head.hidden, 1..=1 << 20)?;
-            within(&format!("method.{key}.out"), head.out, 1..=1 << 20)?;
-        }
-        if m.projector.out != m.predictor.out {
-            return Err(bad_input!(
-                "`method.projector.out` ({}) and `method.predictor.out` ({}) differ; the loss \
-                 compares predictions with projections, so they must be equal",
-                m.projector.out,
-                m.predictor.out,
-            ));
-        }
-        Ok(())
-    }
-
-    fn check_optimizer(&self) -> Result<()> {
-        let o = &self.optimizer;
-        positive("optimizer.base_lr", o.base_lr)?;
-        within("optimizer.weight_decay", o.weight_decay, 0.0..=1e6)?;
-        for (key, beta) in [("beta1", o.beta1), ("beta2", o.beta2)] {
-            if !(0.0..1.0).contains(&beta) {
-                return Err(bad_input!(
-                    "`optimizer.{key}` is {beta}; expected 0 or more and less than 1"
-                ));
-            }
-        }
-        positive("optimizer.eps", o.eps)
     }
 
     fn check_schedule(&self) -> Result<()> {
@@ -268,7 +234,7 @@ impl RunConfig {
     }
 }
 
-fn within<T>(key: &str, value: T, range: RangeInclusive<T>) -> Result<()>
+pub(super) fn within<T>(key: &str, value: T, range: RangeInclusive<T>) -> Result<()>
 where
     T: PartialOrd + Display + Debug,
 {
@@ -282,7 +248,7 @@ where
     ))
 }
 
-fn positive(key: &str, value: f64) -> Result<()> {
+pub(super) fn positive(key: &str, value: f64) -> Result<()> {
     if value > 0.0 {
         return Ok(());
     }

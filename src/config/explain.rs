@@ -91,6 +91,11 @@ fn plain(expected: &str) -> &str {
 
 fn unknown_key(path: &str) -> Error {
     let (parent, name) = path.rsplit_once('.').unwrap_or(("", path));
+    // Keys are known for all entries of a list alike.
+    let section = match parent.split_once('[').zip(parent.split_once(']')) {
+        Some(((list, _), (_, rest))) => format!("{list}[]{rest}"),
+        None => parent.to_owned(),
+    };
     let known = known_keys();
     let split = |key: &'_ str| match key.rsplit_once('.') {
         Some((parent, name)) => (parent.to_owned(), name.to_owned()),
@@ -99,7 +104,7 @@ fn unknown_key(path: &str) -> Error {
     let siblings: Vec<String> = known
         .iter()
         .map(|key| split(key))
-        .filter(|(section, _)| section == parent)
+        .filter(|(parent, _)| *parent == section)
         .map(|(_, name)| name)
         .collect();
     // First a slip of the pen in this section, then a key of another one.
@@ -128,12 +133,16 @@ fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<
         .map(|(_, candidate)| candidate)
 }
 
-/// The path of every key, sections included, in the schema's order.
+/// The path of every key, sections included, in the schema's order; `[]`
+/// stands for each entry of a list.
 pub(super) fn known_keys() -> Vec<String> {
     fn walk(schema: &Value, prefix: &str, keys: &mut Vec<String>) {
         // An optional section is written as "this or null".
         for option in schema["anyOf"].as_array().into_iter().flatten() {
             walk(option, prefix, keys);
+        }
+        if schema["items"]["properties"].is_object() {
+            walk(&schema["items"], &format!("{prefix}[]"), keys);
         }
         for (name, schema) in schema["properties"].as_object().into_iter().flatten() {
             let key = match prefix {

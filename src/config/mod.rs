@@ -13,16 +13,24 @@
 mod checks;
 mod diff;
 mod explain;
+mod method;
+mod optimizer;
 mod read;
 mod schedule;
 mod sections;
+mod warnings;
 mod written;
 
 #[cfg(test)]
 mod tests;
 
+pub use checks::word;
 pub use diff::{Difference, Effect, diff_that_matters, differences};
 pub use explain::schema;
+pub use method::{
+    Crops, Head, HeadNorm, LossScale, Method, MethodName, MomentumSchedule, Negatives, Swav,
+};
+pub use optimizer::{Group, Optimizer, OptimizerName, Rule};
 pub use read::Override;
 pub use schedule::{Length, ResolvedSchedule, Schedule, Warmup};
 pub use sections::*;

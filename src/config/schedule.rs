@@ -5,7 +5,7 @@ use std::f64::consts::PI;
 use anyhow::Result;
 use serde::Serialize;
 
-use super::sections::{Method, MomentumSchedule};
+use super::method::{Method, MomentumSchedule};
 use crate::bad_input;
 
 /// Length of a run.

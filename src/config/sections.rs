@@ -60,65 +60,6 @@ impl Model {
     }
 }
 
-/// The self-supervised method.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum MethodName {
-    #[default]
-    #[serde(rename = "moco_v3")]
-    MocoV3,
-}
-
-/// How the momentum coefficient moves over a run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum MomentumSchedule {
-    /// From `momentum` at the first step to 1 at the last.
-    #[default]
-    Cosine,
-    Constant,
-}
-
-/// An MLP head: `layers` linear layers, the hidden ones `hidden` wide.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Head {
-    pub layers: usize,
-    pub hidden: usize,
-    pub out: usize,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Method {
-    pub name: MethodName,
-    /// tau of the contrastive loss.
-    pub temperature: f64,
-    /// Of the momentum encoder, at the first step.
-    pub momentum: f64,
-    pub momentum_schedule: MomentumSchedule,
-    pub projector: Head,
-    pub predictor: Head,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum OptimizerName {
-    #[default]
-    #[serde(rename = "adamw")]
-    AdamW,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Optimizer {
-    pub name: OptimizerName,
-    /// At a batch of 256; see [`super::RunConfig::peak_lr`].
-    pub base_lr: f64,
-    /// Decoupled: the update subtracts `lr * weight_decay * w`.
-    pub weight_decay: f64,
-    pub beta1: f64,
-    pub beta2: f64,
-    pub eps: f64,
-}
-
 /// Where pictures come from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]

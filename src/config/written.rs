@@ -5,6 +5,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use super::method::WrittenMethod;
+use super::optimizer::WrittenOptimizer;
 use super::schedule::{Length, Schedule, Warmup};
 use super::sections::*;
 use super::{RunConfig, checks};
@@ -77,50 +79,6 @@ struct WrittenModel {
     compute_dtype: ComputeDtype,
 }
 
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct WrittenMethod {
-    #[serde(default)]
-    name: MethodName,
-    /// 0.2 if absent.
-    temperature: Option<f64>,
-    /// Of the momentum encoder at the first step; 0.99 if absent.
-    momentum: Option<f64>,
-    #[serde(default)]
-    momentum_schedule: MomentumSchedule,
-    /// 3 layers, 4096 hidden, 256 out.
-    #[serde(default)]
-    projector: WrittenHead,
-    /// 2 layers, 4096 hidden, 256 out.
-    #[serde(default)]
-    predictor: WrittenHead,
-}
-
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct WrittenHead {
-    layers: Option<usize>,
-    hidden: Option<usize>,
-    out: Option<usize>,
-}
-
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct WrittenOptimizer {
-    #[serde(default)]
-    name: OptimizerName,
-    /// Peak learning rate at a batch of 256; scaled by batch / 256.
-    base_lr: f64,
-    /// Decoupled weight decay.
-    weight_decay: f64,
-    /// 0.9 if absent.
-    beta1: Option<f64>,
-    /// 0.999 if absent.
-    beta2: Option<f64>,
-    /// 1e-8 if absent.
-    eps: Option<f64>,
-}
-
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct WrittenSchedule {
@@ -150,7 +108,7 @@ impl Written {
             batch: self.batch,
             model: self.model.resolve()?,
             method: self.method.resolve(),
-            optimizer: self.optimizer.resolve(),
+            optimizer: self.optimizer.resolve()?,
             schedule: self.schedule.resolve()?,
             data: self.data,
             augment: self.augment,
@@ -203,42 +161,6 @@ impl WrittenModel {
             patch_projection: self.patch_projection,
             compute_dtype: self.compute_dtype,
         })
-    }
-}
-
-impl WrittenMethod {
-    fn resolve(self) -> Method {
-        Method {
-            name: self.name,
-            temperature: self.temperature.unwrap_or(0.2),
-            momentum: self.momentum.unwrap_or(0.99),
-            momentum_schedule: self.momentum_schedule,
-            projector: self.projector.resolve(3),
-            predictor: self.predictor.resolve(2),
-        }
-    }
-}
-
-impl WrittenHead {
-    fn resolve(self, layers: usize) -> Head {
-        Head {
-            layers: self.layers.unwrap_or(layers),
-            hidden: self.hidden.unwrap_or(4096),
-            out: self.out.unwrap_or(256),
-        }
-    }
-}
-
-impl WrittenOptimizer {
-    fn resolve(self) -> Optimizer {
-        Optimizer {
-            name: self.name,
-            base_lr: self.base_lr,
-            weight_decay: self.weight_decay,
-            beta1: self.beta1.unwrap_or(0.9),
-            beta2: self.beta2.unwrap_or(0.999),
-            eps: self.eps.unwrap_or(1e-8),
-        }
     }
 }
 

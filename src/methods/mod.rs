@@ -1,4 +1,110 @@
 //! Self-supervised methods: each says what variables it has and how the loss
 //! of two views comes about.
+//!
+//! A method is one file that ends in its [`Method`], and one line of
+//! [`method`]; its name and defaults are in [`crate::config::Method`].
 
-pub mod moco_v3;
+mod byol;
+mod contrastive;
+mod moco_v3;
+mod siamese;
+mod simclr;
+mod sinkhorn;
+mod swav;
+
+pub use contrastive::{info_nce, nt_xent};
+pub use sinkhorn::sinkhorn;
+
+use crate::config::{MethodName, RunConfig};
+use crate::graph::block::Lowering;
+use crate::graph::{Builder, Result, Value};
+use crate::nn::{Spec, Variables};
+
+/// A method as the train step sees it.
+struct Method {
+    /// Everything it has, in the order of the state.
+    specs: fn(&RunConfig) -> Vec<Spec>,
+    /// Changes variables before gradients are taken with respect to them.
+    prepare: fn(&Builder, &Variables) -> Result<()>,
+    /// Leaves the new values of what is not trained in the variables.
+    forward: fn(&Step) -> Result<Forward>,
+    /// The loss of a model that knows nothing.
+    chance_loss: fn(&RunConfig) -> f64,
+    /// How many updates leave a trained variable as it is.
+    held_steps: fn(&RunConfig, &str) -> u64,
+}
+
+/// No variable is changed before the step.
+fn nothing_to_prepare(_: &Builder, _: &Variables) -> Result<()> {
+    Ok(())
+}
+
+/// Every update changes everything.
+fn never_held(_: &RunConfig, _: &str) -> u64 {
+    0
+}
+
+fn method(config: &RunConfig) -> &'static Method {
+    match config.method.name {
+        MethodName::MocoV3 => &moco_v3::METHOD,
+        MethodName::SimClr => &simclr::METHOD,
+        MethodName::Byol => &byol::METHOD,
+        MethodName::SwAv => &swav::METHOD,
+    }
+}
+
+/// What a forward pass is given.
+#[derive(Clone, Copy)]
+pub struct Step<'a> {
+    pub b: &'a Builder,
+    pub config: &'a RunConfig,
+    pub lowering: Lowering,
+    pub variables: &'a Variables,
+    /// Normalised pictures [B, 3, S, S].
+    pub views: [Value; 2],
+    /// The momentum encoder's coefficient, f32 [].
+    pub momentum: Value,
+}
+
+/// What a forward pass gives.
+pub struct Forward {
+    /// f32 [].
+    pub loss: Value,
+    /// The base encoder's features of the first view [B, dim], for monitors.
+    pub features: Value,
+    /// What else there is to tell, f32 [] each, by name.
+    pub metrics: Vec<(&'static str, Value)>,
+}
+
+/// Everything that the method has: parameters, buffers and other state.
+pub fn specs(config: &RunConfig) -> Vec<Spec> {
+    (method(config).specs)(config)
+}
+
+/// Whose first value a variable takes: the momentum encoder starts as a copy
+/// of the base encoder, everything else as itself.
+pub fn starts_as(name: &str) -> String {
+    siamese::followed_by(name).unwrap_or_else(|| name.to_owned())
+}
+
+/// What the method does to its variables at the start of a step, before
+/// gradients are taken with respect to them.
+pub fn prepare(b: &Builder, config: &RunConfig, variables: &Variables) -> Result<()> {
+    (method(config).prepare)(b, variables)
+}
+
+/// The loss of two views. Leaves the new values of everything that is not
+/// trained (BN buffers, the momentum encoder, queues) in the variables.
+pub fn forward(step: &Step) -> Result<Forward> {
+    (method(step.config).forward)(step)
+}
+
+/// The loss of a model that knows nothing.
+pub fn chance_loss(config: &RunConfig) -> f64 {
+    (method(config).chance_loss)(config)
+}
+
+/// How many of the first updates leave the trained variable `name` as it is.
+pub fn held_steps(config: &RunConfig, name: &str) -> u64 {
+    (method(config).held_steps)(config, name)
+}

@@ -1,13 +1,14 @@
-//! Projection and prediction heads: MLPs with batch normalisation (Sec. 4,
-//! "MLP heads").
+//! Projection and prediction heads: MLPs with or without batch normalisation
+//! (Sec. 5, "MLP heads").
 
-use crate::config::Head;
-use crate::graph::{Result, Value};
+use crate::config::{Head, HeadNorm};
+use crate::graph::{DType, Result, Value};
 use crate::nn::{Init, Site, Spec, batch_norm, batch_norm_specs, linear, linear_specs, under};
 
 /// Layer `i` is linear `3 i` and norm `3 i + 1` of the public code's
-/// sequential module (whose `3 i + 2` is the ReLU). Linear layers have no
-/// bias, the last norm neither gain nor bias.
+/// sequential module (whose `3 i + 2` is the ReLU). The last norm has neither
+/// gain nor bias. Of the linear layers, hidden ones without a norm have a bias
+/// in its place; others have none.
 pub fn specs(head: &Head, inputs: usize) -> Vec<Spec> {
     let mut specs = Vec::new();
     let mut inputs = inputs;
@@ -15,13 +16,24 @@ pub fn specs(head: &Head, inputs: usize) -> Vec<Spec> {
         let last = i + 1 == head.layers;
         let outputs = if last { head.out } else { head.hidden };
         let init = Init::fan_in(inputs);
-        let linear = linear_specs(inputs, outputs, false, init);
+        let bias = !last && !has_norm(head, i);
+        let linear = linear_specs(inputs, outputs, bias, init);
         specs.extend(under(&(3 * i).to_string(), linear));
-        let norm = batch_norm_specs(outputs, !last);
-        specs.extend(under(&(3 * i + 1).to_string(), norm));
+        if has_norm(head, i) {
+            let norm = batch_norm_specs(outputs, !last);
+            specs.extend(under(&(3 * i + 1).to_string(), norm));
+        }
         inputs = outputs;
     }
     specs
+}
+
+fn has_norm(head: &Head, layer: usize) -> bool {
+    match head.norm {
+        HeadNorm::All => true,
+        HeadNorm::Hidden => layer + 1 < head.layers,
+        HeadNorm::None => false,
+    }
 }
 
 /// `x` [B, inputs] or [B, views, inputs] to as many vectors of `out`, f32:
@@ -34,7 +46,10 @@ pub fn head(site: &Site, config: &Head, x: Value) -> Result<Value> {
     for i in 0..config.layers {
         let y = b.convert(x, site.compute)?;
         let y = linear(&site.at(&(3 * i).to_string()), y)?;
-        x = batch_norm(&site.at(&(3 * i + 1).to_string()), y)?;
+        x = match has_norm(config, i) {
+            true => batch_norm(&site.at(&(3 * i + 1).to_string()), y)?,
+            false => b.convert(y, DType::F32)?,
+        };
         if i + 1 < config.layers {
             x = b.max(x, b.full_like(x, 0.0)?)?;
         }

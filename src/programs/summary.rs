@@ -4,7 +4,7 @@
 use crate::config::{Head, RunConfig};
 use crate::graph::block::Lowering;
 use crate::graph::{Builder, DType, Graph, Result, Shape, cost};
-use crate::methods::moco_v3;
+use crate::methods;
 use crate::models::head;
 use crate::models::vit::{self, Trunk};
 use crate::nn::{Mode, Role, Site, Spec, Variables, under};
@@ -31,14 +31,14 @@ pub struct Summary {
     pub classifier: Part,
     pub projector: Part,
     pub predictor: Part,
-    /// Backbone and projector twice, and the predictor.
+    /// Encoders, predictor and whatever else the method has.
     pub all: Part,
 }
 
 /// Counts from the variables' shapes and from the graph of one picture.
 pub fn summary(config: &RunConfig) -> Result<Summary> {
     let scopes = cost::by_scope(&backbone(config)?, 3);
-    let specs = moco_v3::specs(config);
+    let specs = methods::specs(config);
     let specs: Vec<&Spec> = specs.iter().filter(|s| s.role != Role::Buffer).collect();
     let blocks = config.model.blocks;
     let mut parts = Vec::new();
@@ -71,6 +71,12 @@ pub fn summary(config: &RunConfig) -> Result<Summary> {
     let method = &config.method;
     let projector = head_part("projector", &method.projector, dim)?;
     let predictor = head_part("predictor", &method.predictor, method.projector.out)?;
+    let mut all = vec![&backbone, &projector, &predictor];
+    let mut name = "encoder, all heads";
+    if method.name.has_momentum_encoder() {
+        all.extend([&backbone, &projector]);
+        name = "both encoders, predictor";
+    }
     let one_layer = Part {
         name: String::new(),
         parameters: 1000 * (dim + 1),
@@ -78,10 +84,10 @@ pub fn summary(config: &RunConfig) -> Result<Summary> {
     };
     Ok(Summary {
         classifier: sum("backbone with 1000 classes", &[&backbone, &one_layer]),
-        all: sum(
-            "both encoders, predictor",
-            &[&backbone, &projector, &backbone, &projector, &predictor],
-        ),
+        all: Part {
+            parameters: count(specs.iter().copied()),
+            ..sum(name, &all)
+        },
         parts,
         backbone,
         projector,

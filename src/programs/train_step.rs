@@ -7,11 +7,12 @@ use super::{HostArray, Program, mesh};
 use crate::config::RunConfig;
 use crate::data::augment::COLUMNS;
 use crate::graph::block::Lowering;
+use crate::graph::ops::Comparison;
 use crate::graph::vjp::gradients;
 use crate::graph::{Builder, DType, Result, Shape, Sharding, Value};
-use crate::methods::moco_v3;
+use crate::methods::{self, Step};
 use crate::nn::{Role, Spec, Variables, materialise};
-use crate::optim::adamw;
+use crate::optim::{self, Parameter};
 
 /// What the program is given as views.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,56 +85,65 @@ struct Monitored {
 pub fn build(spec: &TrainStep) -> Result<Program> {
     let config = spec.config;
     let b = Builder::new();
-    let specs = moco_v3::specs(config);
+    let specs = methods::specs(config);
     let variables = Variables::new(specs.iter().map(|spec| {
         let value = replicated_input(&b, &spec.name, f32_shape(&spec.dims));
         (spec.name.clone(), value)
     }));
     let trained: Vec<&Spec> = specs.iter().filter(|s| s.role == Role::Trained).collect();
-    let moments: Vec<[Value; 2]> = trained
+    let slot_names = optim::slots(&config.optimizer);
+    let slots: Vec<Vec<Value>> = trained
         .iter()
         .map(|spec| {
-            adamw::MOMENTS.map(|m| replicated_input(&b, &moment(m, spec), f32_shape(&spec.dims)))
+            let input = |slot| replicated_input(&b, &slot_name(slot, spec), f32_shape(&spec.dims));
+            slot_names.iter().map(|slot| input(slot)).collect()
         })
         .collect();
     let old_queue = queue_inputs(&b, config, spec.queue);
     let queue_parts = old_queue.map_or(0, |_| QUEUE.len());
-    let state = specs.len() + 2 * trained.len() + queue_parts;
+    let state = specs.len() + slot_names.len() * trained.len() + queue_parts;
 
     let batch = batch_inputs(&b, spec)?;
+    methods::prepare(&b, config, &variables)?;
     let old = |spec: &&Spec| variables.get(&spec.name);
     let parameters: Vec<Value> = trained.iter().map(old).collect::<Result<_>>()?;
-    let forward = moco_v3::forward(
-        &b,
+    let forward = methods::forward(&Step {
+        b: &b,
         config,
-        spec.lowering,
-        &variables,
-        batch.views,
-        batch.momentum,
-    )?;
+        lowering: spec.lowering,
+        variables: &variables,
+        views: batch.views,
+        momentum: batch.momentum,
+    })?;
     let gradients = gradients(&b, forward.loss, &parameters)?;
 
     let scope = b.scope("optimizer");
-    let step = adamw::Step::new(&b, &config.optimizer, batch.lr, batch.step)?;
-    let mut new_moments = Vec::new();
-    for (i, spec) in trained.iter().enumerate() {
-        let _scope = b.scope(spec.name.as_str());
-        let (p, g) = (parameters[i], gradients[i]);
-        let (p, m) = step.update(&b, &config.optimizer, p, g, moments[i])?;
-        variables.set(&spec.name, p);
-        new_moments.push(m);
+    let mut updates = Vec::new();
+    for (i, (spec, slots)) in trained.iter().zip(slots).enumerate() {
+        updates.push(Parameter {
+            name: spec.name.clone(),
+            value: parameters[i],
+            gradient: gradients[i],
+            slots,
+            held: held(&b, config, spec, batch.step)?,
+        });
     }
+    let update = optim::update(&b, &config.optimizer, &updates, batch.lr, batch.step)?;
     drop(scope);
+    for (spec, (value, _)) in trained.iter().zip(&update.parameters) {
+        variables.set(&spec.name, *value);
+    }
 
     for spec in &specs {
         replicated_output(&b, &spec.name, variables.get(&spec.name)?)?;
     }
-    for (spec, pair) in trained.iter().zip(new_moments) {
-        for (m, value) in adamw::MOMENTS.iter().zip(pair) {
-            replicated_output(&b, &moment(m, spec), value)?;
+    for (spec, (_, slots)) in trained.iter().zip(update.parameters) {
+        for (slot, value) in slot_names.iter().zip(slots) {
+            replicated_output(&b, &slot_name(slot, spec), value)?;
         }
     }
-    let mut metrics = vec![("loss", forward.loss)];
+    let mut metrics = vec![("loss", forward.loss), ("grad_norm", update.gradient_norm)];
+    metrics.extend(forward.metrics);
     if let (Some(queue), Some(batch)) = (&old_queue, &batch.monitored) {
         let samples = Samples {
             features: forward.features,
@@ -167,20 +177,23 @@ pub fn build(spec: &TrainStep) -> Result<Program> {
 /// the queue's size, in the program's order.
 pub fn initial_state(step: &TrainStep) -> Vec<HostArray> {
     let config = step.config;
-    let specs = moco_v3::specs(config);
+    let specs = methods::specs(config);
     let mut state: Vec<HostArray> = specs
         .iter()
         .map(|spec| {
             let origin = Spec {
-                name: moco_v3::starts_as(&spec.name),
+                name: methods::starts_as(&spec.name),
                 ..spec.clone()
             };
             HostArray::f32(&spec.name, &spec.dims, &materialise(&origin, config.seed))
         })
         .collect();
     for spec in specs.iter().filter(|s| s.role == Role::Trained) {
-        for m in adamw::MOMENTS {
-            state.push(HostArray::zeros(moment(m, spec), f32_shape(&spec.dims)));
+        for slot in optim::slots(&config.optimizer) {
+            state.push(HostArray::zeros(
+                slot_name(slot, spec),
+                f32_shape(&spec.dims),
+            ));
         }
     }
     if step.queue > 0 {
@@ -232,8 +245,19 @@ fn queue_inputs(b: &Builder, config: &RunConfig, rows: usize) -> Option<Queue> {
     })
 }
 
-fn moment(kind: &str, spec: &Spec) -> String {
-    format!("optimizer.{kind}.{}", spec.name)
+fn slot_name(slot: &str, spec: &Spec) -> String {
+    format!("optimizer.{slot}.{}", spec.name)
+}
+
+/// Whether this update leaves a parameter as it is, where some do.
+fn held(b: &Builder, config: &RunConfig, spec: &Spec, step: Value) -> Result<Option<Value>> {
+    match methods::held_steps(config, &spec.name) {
+        0 => Ok(None),
+        steps => {
+            let first = b.full_like(step, steps as f64)?;
+            b.compare(Comparison::Lt, step, first).map(Some)
+        }
+    }
 }
 
 fn f32_shape(dims: &[usize]) -> Shape {

@@ -13,6 +13,7 @@ use super::plan::Plan;
 use crate::checkpoint::Saved;
 use crate::config::RunConfig;
 use crate::data::Corrupt;
+use crate::methods;
 use crate::report::{
     EventLog, MetricsWriter, Progress, Record, Severity, StepReport, TensorBoard, read_metrics,
 };
@@ -93,7 +94,7 @@ impl Records {
         let batch = config.batch as f64;
         let mut record = Record::new(step, plan.epoch(step))
             .f32(LOSS, loss)
-            .f64("chance_loss", chance_loss(config))
+            .f64("chance_loss", methods::chance_loss(config))
             .f64("lr", plan.schedule.lr(config.peak_lr(), update))
             .f64("momentum", plan.schedule.momentum(&config.method, update))
             .f64("images_per_second", batch * took.steps_per_second())
@@ -116,7 +117,7 @@ impl Records {
             total: self.plan.stop,
             epoch: self.plan.epoch(step),
             loss,
-            chance_loss: chance_loss(&self.config) as f32,
+            chance_loss: methods::chance_loss(&self.config) as f32,
             knn_top1: knn,
             images_per_second: batch * recent.steps_per_second(),
             input_wait: recent.input_wait(),
@@ -247,10 +248,4 @@ impl Records {
         self.progress.finish();
         self.clock.trained(self.config.batch)
     }
-}
-
-/// The loss of a model that knows nothing. MoCo v3 (Algorithm 1) adds two
-/// terms, each 2 tau times a cross entropy over the batch.
-fn chance_loss(config: &RunConfig) -> f64 {
-    4.0 * config.method.temperature * (config.batch as f64).ln()
 }

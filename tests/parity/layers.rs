@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use xla_moco::graph::vjp::cotangents;
 use xla_moco::graph::{Builder, DType, Result, Value};
-use xla_moco::methods::moco_v3::contrastive;
+use xla_moco::methods::info_nce;
 use xla_moco::nn::{
     Mode, Site, Variables, attention, batch_norm, cross_entropy, gelu, l2_normalize, layer_norm,
     linear, mlp, patch_embed, sincos_2d,
@@ -127,7 +127,8 @@ fn losses() {
         cross_entropy(site.b, i["logits"], i["labels"])
     });
     check("contrastive", Mode::Train, |site, i| {
-        contrastive(site.b, i["q"], i["k"], 0.2)
+        let k = site.b.stop_gradient(i["k"])?;
+        site.b.scale(info_nce(site.b, i["q"], k, 0.2)?, 2.0 * 0.2)
     });
 }
 

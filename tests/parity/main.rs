@@ -3,6 +3,7 @@
 
 mod fixture;
 mod layers;
+mod methods;
 mod optimizer;
 mod step;
 #[path = "../support/mod.rs"]

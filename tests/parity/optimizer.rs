@@ -1,9 +1,10 @@
-//! AdamW and the schedules.
+//! Optimizers and schedules.
 
 use serde_json::{Value as Json, json};
 use xla_moco::config::RunConfig;
+use xla_moco::graph::ops::Comparison;
 use xla_moco::graph::{Builder, DType, Shape};
-use xla_moco::optim::adamw::Step;
+use xla_moco::optim::{self, Parameter};
 
 use crate::fixture::{Program, Tensor, Tensors, assert_close, client, read};
 
@@ -11,39 +12,51 @@ fn config(set: Json) -> RunConfig {
     RunConfig::from_value(set).unwrap()
 }
 
-#[test]
-fn adamw_over_six_steps() {
-    let fixture = read("adamw.safetensors");
+/// Six steps of four parameters, named p0 to p3, against a fixture.
+fn six_steps(file: &str, rule: Json, slots: &[(&str, &str)]) {
+    let fixture = read(file);
     let config = config(json!({
         "batch": 8,
         "model": {"arch": "vit_small"},
-        "method": {"name": "moco_v3"},
-        "optimizer": {"name": "adamw", "base_lr": 1e-3, "weight_decay": 0.1},
+        "optimizer": rule,
         "schedule": {"total_steps": 6, "warmup_steps": 0},
     }));
+    let names: Vec<&str> = slots.iter().map(|(ours, _)| *ours).collect();
+    assert_eq!(optim::slots(&config.optimizer), names);
     let b = Builder::new();
     let lr = b.input("lr", Shape::scalar(DType::F32));
-    let t = b.input("step", Shape::scalar(DType::I32));
-    let step = Step::new(&b, &config.optimizer, lr, t).unwrap();
-    for i in 0..4 {
-        let shape = fixture[&format!("init.{i}")].shape;
-        let [p, g, m, v] = ["p", "g", "m", "v"].map(|name| b.input(format!("{name}{i}"), shape));
-        let (p, [m, v]) = step.update(&b, &config.optimizer, p, g, [m, v]).unwrap();
-        for (name, value) in [("p", p), ("m", m), ("v", v)] {
-            b.output(format!("{name}{i}"), value);
+    let step = b.input("step", Shape::scalar(DType::I32));
+    let parameters: Vec<Parameter> = (0..4)
+        .map(|i| {
+            let shape = fixture[&format!("init.{i}")].shape;
+            let slot = |name: &&str| b.input(format!("{name}{i}"), shape);
+            Parameter {
+                name: format!("p{i}"),
+                value: b.input(format!("p{i}"), shape),
+                gradient: b.input(format!("g{i}"), shape),
+                slots: names.iter().map(slot).collect(),
+                held: None,
+            }
+        })
+        .collect();
+    let update = optim::update(&b, &config.optimizer, &parameters, lr, step).unwrap();
+    for (i, (value, new)) in update.parameters.into_iter().enumerate() {
+        b.output(format!("p{i}"), value);
+        for (name, slot) in names.iter().zip(new) {
+            b.output(format!("{name}{i}"), slot);
         }
     }
+    b.output("norm", update.gradient_norm);
     let program = Program::new(&client(), b.finish().unwrap());
-    let zeros = |tensor: &Tensor| Tensor {
-        bytes: vec![0; tensor.bytes.len()],
-        ..tensor.clone()
-    };
     let mut state = Tensors::new();
     for i in 0..4 {
         let init = &fixture[&format!("init.{i}")];
         state.insert(format!("p{i}"), init.clone());
-        state.insert(format!("m{i}"), zeros(init));
-        state.insert(format!("v{i}"), zeros(init));
+        for name in &names {
+            let bytes = vec![0; init.bytes.len()];
+            let shape = init.shape;
+            state.insert(format!("{name}{i}"), Tensor { shape, bytes });
+        }
     }
     let rates = fixture["lr"].values();
     for t in 0..6i32 {
@@ -54,21 +67,156 @@ fn adamw_over_six_steps() {
             bytes: t.to_le_bytes().to_vec(),
         };
         inputs.insert("step".into(), step);
+        let mut squares = 0.0;
         for i in 0..4 {
-            inputs.insert(format!("g{i}"), fixture[&format!("grad.{i}.{t}")].clone());
+            let gradient = fixture[&format!("grad.{i}.{t}")].clone();
+            squares += gradient.values().iter().map(|g| g * g).sum::<f64>();
+            inputs.insert(format!("g{i}"), gradient);
         }
         state = program.call(&inputs);
+        let norm = state.remove("norm").unwrap().values()[0];
+        assert!((norm - squares.sqrt()).abs() <= 1e-6 * squares.sqrt());
         for i in 0..4 {
             let name = format!("param.{i}.{t}");
             assert_close(&name, &state[&format!("p{i}")], &fixture[&name], 1e-6);
         }
     }
     for i in 0..4 {
-        for name in ["m", "v"] {
-            let wanted = &fixture[&format!("{name}.{i}")];
-            assert_close(name, &state[&format!("{name}{i}")], wanted, 1e-6);
+        for (ours, theirs) in slots {
+            let wanted = &fixture[&format!("{theirs}.{i}")];
+            assert_close(theirs, &state[&format!("{ours}{i}")], wanted, 1e-6);
         }
     }
+}
+
+const MOMENTS: [(&str, &str); 2] = [("exp_avg", "m"), ("exp_avg_sq", "v")];
+
+#[test]
+fn adamw_over_six_steps() {
+    let rule = json!({"name": "adamw", "base_lr": 1e-3, "weight_decay": 0.1});
+    six_steps("adamw.safetensors", rule, &MOMENTS);
+}
+
+#[test]
+fn lamb_over_six_steps() {
+    let rule = json!({"name": "lamb", "base_lr": 1e-3, "weight_decay": 1e-3});
+    six_steps("lamb.safetensors", rule, &MOMENTS);
+}
+
+#[test]
+fn lars_over_six_steps() {
+    let rule = json!({"name": "lars", "base_lr": 1e-3, "weight_decay": 1.5e-2});
+    six_steps("lars.safetensors", rule, &[("mu", "mu")]);
+}
+
+#[test]
+fn sgd_over_six_steps() {
+    let rule = json!({"name": "sgd", "base_lr": 1e-3, "weight_decay": 1e-2});
+    six_steps("sgd.safetensors", rule, &[("momentum_buffer", "buf")]);
+}
+
+/// One step of two parameters whose numbers fit the head: a matrix
+/// p = (3, 4) of norm 5 and a vector.
+fn by_hand(rule: Json, gradient: [f32; 2], held: bool) -> [Vec<f64>; 2] {
+    let config = config(json!({
+        "batch": 8,
+        "model": {"arch": "vit_small"},
+        "optimizer": rule,
+        "schedule": {"total_steps": 6},
+    }));
+    let b = Builder::new();
+    let lr = b.input("lr", Shape::scalar(DType::F32));
+    let step = b.input("step", Shape::scalar(DType::I32));
+    let held_input = b.input("held", Shape::scalar(DType::F32));
+    let zero = b.full_like(held_input, 0.0).unwrap();
+    let parameters = [("a.weight", [1, 2].as_slice()), ("a.bias", &[2])].map(|(name, dims)| {
+        let shape = Shape::new(DType::F32, dims);
+        let zeros = b.full(shape, 0.0).unwrap();
+        Parameter {
+            name: name.into(),
+            value: b.input(name, shape),
+            gradient: b.input(format!("grad.{name}"), shape),
+            slots: vec![zeros; optim::slots(&config.optimizer).len()],
+            held: Some(b.compare(Comparison::Gt, held_input, zero).unwrap()),
+        }
+    });
+    let update = optim::update(&b, &config.optimizer, &parameters, lr, step).unwrap();
+    for (parameter, (value, _)) in parameters.iter().zip(update.parameters) {
+        b.output(&parameter.name, value);
+    }
+    let mut inputs = Tensors::new();
+    for (name, dims) in [("a.weight", [1, 2].as_slice()), ("a.bias", &[2])] {
+        inputs.insert(name.into(), Tensor::f32(dims, &[3.0, 4.0]));
+        inputs.insert(format!("grad.{name}"), Tensor::f32(dims, &gradient));
+    }
+    let held = if held { 1.0 } else { 0.0 };
+    inputs.insert("held".into(), Tensor::f32(&[], &[held]));
+    inputs.insert("lr".into(), Tensor::f32(&[], &[0.5]));
+    let step = Tensor {
+        shape: Shape::scalar(DType::I32),
+        bytes: 0i32.to_le_bytes().to_vec(),
+    };
+    inputs.insert("step".into(), step);
+    let found = Program::new(&client(), b.finish().unwrap()).call(&inputs);
+    [found["a.weight"].values(), found["a.bias"].values()]
+}
+
+#[test]
+fn one_step_by_hand() {
+    let near = |found: &[f64], wanted: [f64; 2]| {
+        let off = found.iter().zip(wanted).map(|(f, w)| (f - w).abs());
+        assert!(off.fold(0.0, f64::max) < 2e-5, "{found:?}, not {wanted:?}");
+    };
+    // LAMB, first step: m^ = g and v^ = g^2, so r = sign(g) + wd p = (1.3, -0.6)
+    // of norm sqrt(2.05); p - 0.5 * 5 / |r| * r. The vector: p - 0.5 sign(g).
+    let rule = json!({"name": "lamb", "base_lr": 1e-3, "weight_decay": 0.1});
+    let [weight, bias] = by_hand(rule.clone(), [2.0, -8.0], false);
+    let scale = 2.5 / 2.05f64.sqrt();
+    near(&weight, [3.0 - scale * 1.3, 4.0 + scale * 0.6]);
+    near(&bias, [2.5, 4.5]);
+    let [weight, bias] = by_hand(rule, [2.0, -8.0], true);
+    assert_eq!((weight, bias), (vec![3.0, 4.0], vec![3.0, 4.0]));
+    // LARS: g + wd p = (0.3, 0.4) + (0.3, 0.4), of norm 1; times .001 * 5.
+    // The vector: p - 0.5 g.
+    let rule = json!({"name": "lars", "base_lr": 1e-3, "weight_decay": 0.1});
+    let [weight, bias] = by_hand(rule, [0.3, 0.4], false);
+    near(&weight, [3.0 - 0.5 * 0.005 * 0.6, 4.0 - 0.5 * 0.005 * 0.8]);
+    near(&bias, [2.85, 3.8]);
+    // A gradient that decay cancels: nothing to trust, nothing to do.
+    let rule = json!({"name": "lars", "base_lr": 1e-3, "weight_decay": 0.5});
+    near(&by_hand(rule, [-1.5, -2.0], false)[0], [3.0, 4.0]);
+    // Global clipping: the norm of both (3, 4) is sqrt(50), which becomes 1;
+    // groups: the bias's gradient of norm 5 becomes 2, and then p - 0.5 lr_scale g.
+    let sgd = json!({"name": "sgd", "base_lr": 1e-3, "weight_decay": 0, "clip_norm": 1});
+    let [weight, _] = by_hand(sgd, [3.0, 4.0], false);
+    near(
+        &weight,
+        [3.0 - 1.5 / 50f64.sqrt(), 4.0 - 2.0 / 50f64.sqrt()],
+    );
+    let sgd = json!({"name": "sgd", "base_lr": 1e-3, "weight_decay": 0.1, "groups": [
+        {"pattern": "*.bias", "clip_norm": 2, "lr_scale": 0.5, "weight_decay": 0},
+    ]});
+    let [weight, bias] = by_hand(sgd, [3.0, 4.0], false);
+    near(&weight, [3.0 - 0.5 * 3.3, 4.0 - 0.5 * 4.4]);
+    near(&bias, [3.0 - 0.25 * 1.2, 4.0 - 0.25 * 1.6]);
+}
+
+#[test]
+fn a_group_that_holds_nothing_is_named() {
+    let config = config(json!({
+        "batch": 8,
+        "model": {"arch": "vit_small"},
+        "optimizer": {"base_lr": 1e-3, "weight_decay": 0, "groups": [{"pattern": "patch.*"}]},
+        "schedule": {"total_steps": 6},
+    }));
+    let b = Builder::new();
+    let scalar = b.input("lr", Shape::scalar(DType::F32));
+    let error = optim::update(&b, &config.optimizer, &[], scalar, scalar).unwrap_err();
+    let text = error.to_string();
+    assert!(
+        text.contains("`optimizer.groups[0].pattern` \"patch.*\""),
+        "{text}"
+    );
 }
 
 /// A number of the schedules' file, which has more digits than f64 needs.

@@ -3,7 +3,7 @@
 use xla_moco::graph::block::Lowering;
 use xla_moco::graph::vjp::gradients;
 use xla_moco::graph::{Builder, DType, Shape, Value};
-use xla_moco::methods::moco_v3;
+use xla_moco::methods::{self, Step};
 use xla_moco::nn::{Role, Variables};
 use xla_moco::programs::train_step::{TrainStep, Views, build, initial_state};
 
@@ -37,7 +37,7 @@ fn every_gradient_of_the_first_step() {
     let config = config();
     let mut inputs = part(&fixture, "init");
     let b = Builder::new();
-    let specs = moco_v3::specs(&config);
+    let specs = methods::specs(&config);
     let variables = Variables::new(specs.iter().map(|spec| {
         let value = b.input(&spec.name, Shape::new(DType::F32, &spec.dims));
         (spec.name.clone(), value)
@@ -49,7 +49,15 @@ fn every_gradient_of_the_first_step() {
         .iter()
         .map(|spec| variables.get(&spec.name).unwrap())
         .collect();
-    let forward = moco_v3::forward(&b, &config, Lowering::Unrolled, &variables, views, m).unwrap();
+    let forward = methods::forward(&Step {
+        b: &b,
+        config: &config,
+        lowering: Lowering::Unrolled,
+        variables: &variables,
+        views,
+        momentum: m,
+    })
+    .unwrap();
     b.output("loss", forward.loss);
     for (spec, gradient) in trained
         .iter()

@@ -1,6 +1,6 @@
 """Writes the fixtures of tests/fixtures/parity, all of them or those named.
 
-    python tools/reference/make.py [--out DIR] [layers vit moco_step adamw schedules augment]...
+    python tools/reference/make.py [--out DIR] [NAME]...
 
 Deterministic: seeds are fixed, work is done on one thread. On another CPU or with other versions
 than requirements.txt the last bits may differ.
@@ -21,14 +21,20 @@ from safetensors.numpy import save_file
 
 import augment
 import layers
+import methods_torch
 import optim
+import optim_torch
 import training
 
 MAKERS = {
     "layers": layers.build,
     "vit": training.build_vit,
     "moco_step": training.build_moco_step,
+    "methods": methods_torch.build,
     "adamw": optim.build_adamw,
+    "lamb": optim_torch.build_lamb,
+    "lars": optim_torch.build_lars,
+    "sgd": optim_torch.build_sgd,
     "schedules": optim.build_schedules,
     "augment": augment.build,
 }

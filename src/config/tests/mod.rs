@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::*;
 
 mod refused;
+mod warned;
 
 /// The least that a file must say.
 fn least() -> Value {
@@ -35,14 +36,15 @@ fn defaults_are_those_of_the_recipe() {
     assert_eq!(config.model.patches(), 196);
     assert_eq!(
         (config.method.temperature, config.method.momentum),
-        (0.2, 0.99)
+        (Some(0.2), 0.99)
     );
     assert_eq!(
         config.method.projector,
         Head {
             layers: 3,
             hidden: 4096,
-            out: 256
+            out: 256,
+            norm: HeadNorm::All,
         }
     );
     assert_eq!(
@@ -50,7 +52,8 @@ fn defaults_are_those_of_the_recipe() {
         Head {
             layers: 2,
             hidden: 4096,
-            out: 256
+            out: 256,
+            norm: HeadNorm::All,
         }
     );
     assert_eq!(config.peak_lr(), 1e-3 * 64.0 / 256.0);
@@ -78,6 +81,18 @@ fn a_resolved_configuration_resolves_to_itself() {
             "model.dim=8",
             "model.heads=2",
             "about.x=[1]",
+        ],
+        &["method.predictor.layers=0", "method.loss_scale=one"],
+        &["method.name=simclr", "optimizer.name=lamb"],
+        &[
+            "method.name=byol",
+            "optimizer.name=sgd",
+            "optimizer.clip_norm=1",
+        ],
+        &[
+            "method.name=swav",
+            "optimizer.name=lars",
+            "optimizer.groups=[{\"pattern\": \"*.bias\", \"weight_decay\": 0}]",
         ],
     ] {
         let config = with(overrides).unwrap();
@@ -166,6 +181,10 @@ fn only_what_changes_the_run_matters_on_resume() {
         ("data.synthetic.seed=1", Effect::Run),
         ("augment.jitter=[0,0,0,0]", Effect::Run),
         ("schedule.warmup_steps=1", Effect::Run),
+        ("method.bn_crops=together", Effect::Run),
+        ("method.projector.norm=none", Effect::Run),
+        ("optimizer.clip_norm=1", Effect::Run),
+        ("optimizer.groups=[{\"pattern\":\"*\"}]", Effect::Run),
         ("mesh.data=2", Effect::Rounding),
         ("lowering=scan", Effect::Rounding),
         ("about.title=x", Effect::Nothing),
@@ -209,19 +228,78 @@ fn every_known_key_is_a_key_of_the_resolved_configuration_or_has_a_reason() {
         "schedule.total_steps",
         "schedule.warmup_epochs",
     ];
-    let resolved = with(&[]).unwrap().to_value();
+    // Some keys are of one method or optimizer only.
+    let resolved = [
+        &["optimizer.groups=[{\"pattern\": \"*\"}]"][..],
+        &["method.name=simclr", "optimizer.name=lars"],
+        &["method.name=swav"],
+    ]
+    .map(|overrides| with(overrides).unwrap().to_value());
     let keys = explain::known_keys();
     assert!(keys.len() > 60, "the schema lost its sections: {keys:?}");
     for key in keys
         .iter()
         .filter(|key| !only_written.contains(&key.as_str()))
     {
-        let pointer = format!("/{}", key.replace('.', "/"));
+        let pointer = format!("/{}", key.replace("[]", ".0").replace('.', "/"));
         assert!(
-            resolved.pointer(&pointer).is_some(),
+            resolved.iter().any(|c| c.pointer(&pointer).is_some()),
             "{key} is not in config.json"
         );
     }
+}
+
+/// RECIPES, "Other methods": what each has, and that keys of others are
+/// neither kept nor in the way.
+#[test]
+fn a_method_has_what_is_its_own() {
+    let of_all = [
+        "method.momentum=0.9",
+        "method.loss_scale=two_tau",
+        "method.predictor.layers=2",
+        "method.negatives=other_view",
+        "method.swav.prototypes=30",
+    ];
+    for (name, temperature, momentum, predictor, negatives, swav) in [
+        ("moco_v3", Some(0.2), 0.9, 2, None, false),
+        (
+            "simclr",
+            Some(0.1),
+            0.0,
+            0,
+            Some(Negatives::OtherView),
+            false,
+        ),
+        ("byol", None, 0.9, 2, None, false),
+        ("swav", Some(0.1), 0.0, 0, None, true),
+    ] {
+        let named = format!("method.name={name}");
+        let m = with(&[&[named.as_str()][..], &of_all].concat())
+            .unwrap()
+            .method;
+        assert_eq!(
+            (m.temperature, m.momentum),
+            (temperature, momentum),
+            "{name}"
+        );
+        assert_eq!(
+            (m.predictor.layers, m.negatives),
+            (predictor, negatives),
+            "{name}"
+        );
+        assert_eq!(
+            m.swav.map(|swav| swav.prototypes),
+            swav.then_some(30),
+            "{name}"
+        );
+    }
+    let norms = |name: &str| {
+        let m = with(&[&format!("method.name={name}")]).unwrap().method;
+        (m.projector.norm, m.bn_crops)
+    };
+    assert_eq!(norms("simclr"), (HeadNorm::All, Crops::Together));
+    assert_eq!(norms("byol"), (HeadNorm::Hidden, Crops::Apart));
+    assert_eq!(norms("swav"), (HeadNorm::None, Crops::Together));
 }
 
 #[test]

@@ -151,11 +151,44 @@ fn what_is_wrong_is_named_with_its_path() {
             &["`method.temperature` is 0", "more than 0"],
         ),
         (
-            &["method.projector.out=64"],
+            &["method.projector.out=64", "method.predictor.out=256"],
             &[
                 "`method.projector.out` (64)",
                 "`method.predictor.out` (256)",
             ],
+        ),
+        (
+            &["method.name=mocov3"],
+            &["`method.name` is \"mocov3\"", "\"moco_v3\"?"],
+        ),
+        (
+            &["method.name=swav", "method.swav.queue=32"],
+            &["`method.swav.queue` (32)", "`batch` (64)"],
+        ),
+        (
+            &["method.name=swav", "method.swav.sinkhorn_epsilon=1e-3"],
+            &["`method.swav.sinkhorn_epsilon` is 0.001", "0.03 to 10"],
+        ),
+        (&["batch=1"], &["`batch` is 1", "\"moco_v3\"", "2 or more"]),
+        (
+            &["optimizer.name=lars", "optimizer.beta1=0.8"],
+            &["`optimizer.beta1` is 0.8", "\"lars\" has no such number"],
+        ),
+        (
+            &["optimizer.name=sgd", "optimizer.momentum=1"],
+            &["`optimizer.momentum` is 1", "less than 1"],
+        ),
+        (
+            &["optimizer.groups=[{\"pattern\": \"*\", \"lr_scal\": 1}]"],
+            &[
+                "`optimizer.groups[0].lr_scal`",
+                "`optimizer.groups[0].lr_scale`?",
+                "pattern, lr_scale",
+            ],
+        ),
+        (
+            &["optimizer.groups=[{\"pattern\": \"*\", \"clip_norm\": 0}]"],
+            &["`optimizer.groups[0].clip_norm` is 0", "more than 0"],
         ),
         (
             &["optimizer.beta2=1"],
