@@ -1,4 +1,4 @@
-//! The one distinction of errors that the exit code needs.
+//! The distinctions of errors that the exit code needs.
 
 use std::fmt;
 
@@ -16,6 +16,19 @@ impl fmt::Display for BadInput {
 }
 
 impl std::error::Error for BadInput {}
+
+/// The run itself went through, but its verdict is collapsed, diverged or
+/// stalled at chance: exit code 3. Travels as [`BadInput`] does.
+#[derive(Debug)]
+pub struct Unhealthy(pub String);
+
+impl fmt::Display for Unhealthy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the run is unhealthy: {}", self.0)
+    }
+}
+
+impl std::error::Error for Unhealthy {}
 
 /// Builds an [`anyhow::Error`] that carries [`BadInput`]. The message says
 /// what was expected, what was found, and what to do.

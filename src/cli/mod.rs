@@ -12,6 +12,7 @@ mod inspect;
 mod knn;
 mod options;
 pub mod plugins;
+mod status;
 mod table;
 mod train;
 mod training_set;
@@ -24,14 +25,8 @@ use std::process::ExitCode;
 use anyhow::{Context, Error, Result};
 use clap::{Parser, Subcommand};
 
-use crate::error::BadInput;
+use crate::error::{BadInput, Unhealthy};
 use crate::{pjrt, report};
-
-/// The run went through, but its verdict is collapsed, diverged or stalled at
-/// chance: exit code 3.
-#[derive(Debug, thiserror::Error)]
-#[error("the run is unhealthy: {0}")]
-pub struct Unhealthy(pub String);
 
 /// Pre-trains Vision Transformers without labels (MoCo v3), as one XLA program
 /// that runs on TPU pods, GPUs and CPUs through PJRT plugins.
@@ -53,6 +48,7 @@ enum Command {
     Export(export::Args),
     Inspect(inspect::Args),
     Knn(knn::Args),
+    Status(status::Args),
     Configs(configs::Args),
     /// Lists, installs and checks PJRT plugins.
     #[command(after_long_help = "Example:\n  xla-moco plugins install cpu")]
@@ -92,6 +88,7 @@ fn run(command: Command) -> Result<()> {
         Command::Export(args) => export::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Knn(args) => knn::run(args),
+        Command::Status(args) => status::run(&args),
         Command::Configs(args) => configs::run(args),
         Command::Plugins(args) => plugins::run(args),
         Command::Data(args) => data::run(&args),

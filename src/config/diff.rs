@@ -31,6 +31,7 @@ const EFFECTS: &[(&str, Effect)] = &[
     ("eval.at_start", Effect::Nothing),
     ("on_unhealthy", Effect::Nothing),
     ("mesh", Effect::Rounding),
+    ("monitor.in_step", Effect::Rounding),
     ("lowering", Effect::Rounding),
 ];
 

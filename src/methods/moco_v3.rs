@@ -15,6 +15,7 @@
 //! are those of the whole batch, over all devices. Options: no predictor, no
 //! BN in the heads, BN over both crops together, 1 in place of 2 tau.
 
+use super::contrastive::retrieval;
 use super::siamese::{self, Encoder, view};
 use super::{Forward, Method, Step, info_nce, never_held, nothing_to_prepare};
 use crate::config::{LossScale, Method as Config, RunConfig};
@@ -60,9 +61,16 @@ fn forward(step: &Step) -> Result<Forward> {
         let loss = info_nce(b, view(b, q, of)?, k, temperature(method))?;
         b.scale(loss, loss_scale(method))
     };
+    let mut metrics = vec![siamese::output_std(b, view(b, z, 0)?)?];
+    metrics.extend(retrieval(
+        b,
+        view(b, q, 0)?,
+        view(b, k, 1)?,
+        temperature(method),
+    )?);
     Ok(Forward {
         loss: b.add(ctr(0)?, ctr(1)?)?,
         features: view(b, features, 0)?,
-        metrics: vec![siamese::output_std(b, view(b, z, 0)?)?],
+        metrics,
     })
 }

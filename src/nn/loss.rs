@@ -24,3 +24,16 @@ pub fn cross_entropy(b: &Builder, logits: Value, labels: Value) -> Result<Value>
     let picked = b.sum(picked, &[1])?;
     b.mean(b.sub(total, picked)?, &[0])
 }
+
+/// How far the directions of the rows of `x` [N, D] spread: the standard
+/// deviation over the rows of each element of the normalised rows, mean over
+/// the elements, times sqrt(D). About 1 where they spread over the sphere, 0
+/// where all are one (Chen and He 2021, Sec. 4.1).
+pub fn relative_std(b: &Builder, x: Value) -> Result<Value> {
+    let x = l2_normalize(b, x)?;
+    let mean = b.mean(x, &[0])?;
+    let centred = b.sub(x, b.spread(mean, x, &[0])?)?;
+    let std = b.sqrt(b.mean(b.mul(centred, centred)?, &[0])?)?;
+    let mean = b.mean(std, &[0])?;
+    b.scale(mean, (x.dim(1) as f64).sqrt())
+}

@@ -3,6 +3,7 @@
 pub mod augment;
 pub mod features;
 pub mod knn_queue;
+pub mod monitors;
 pub mod neighbours;
 pub mod summary;
 pub mod train_step;

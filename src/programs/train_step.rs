@@ -3,7 +3,7 @@
 
 use super::augment::augment;
 use super::knn_queue::{self, Queue, Samples, Vote};
-use super::{HostArray, Program, mesh};
+use super::{HostArray, Program, mesh, monitors};
 use crate::config::RunConfig;
 use crate::data::augment::COLUMNS;
 use crate::graph::block::Lowering;
@@ -142,8 +142,16 @@ pub fn build(spec: &TrainStep) -> Result<Program> {
             replicated_output(&b, &slot_name(slot, spec), value)?;
         }
     }
-    let mut metrics = vec![("loss", forward.loss), ("grad_norm", update.gradient_norm)];
-    metrics.extend(forward.metrics);
+    let mut metrics = vec![
+        ("loss".to_owned(), forward.loss),
+        ("grad_norm".to_owned(), update.gradient_norm),
+    ];
+    if config.monitor.in_step {
+        let named = forward.metrics.into_iter();
+        metrics.extend(named.map(|(name, value)| (name.to_owned(), value)));
+        let gradients = updates.iter().map(|u| (u.name.as_str(), u.gradient));
+        metrics.extend(monitors::of_step(&b, gradients, forward.features)?);
+    }
     if let (Some(queue), Some(batch)) = (&old_queue, &batch.monitored) {
         let samples = Samples {
             features: forward.features,
@@ -159,7 +167,11 @@ pub fn build(spec: &TrainStep) -> Result<Program> {
         for (name, value) in QUEUE.iter().zip(queue_values(&queue)) {
             replicated_output(&b, name, value)?;
         }
-        metrics.push(("knn_top1", top1));
+        metrics.push(("knn_top1".to_owned(), top1));
+        if config.monitor.in_step {
+            let rank = monitors::effective_rank(&b, &queue, batch.classify)?;
+            metrics.push(("effective_rank".to_owned(), rank));
+        }
     }
     let values: Vec<Value> = metrics.iter().map(|(_, value)| *value).collect();
     let all = b.stack(&values)?;
@@ -169,7 +181,7 @@ pub fn build(spec: &TrainStep) -> Result<Program> {
         graph: b.finish()?,
         mesh: mesh(config),
         state,
-        metrics: metrics.iter().map(|(name, _)| (*name).into()).collect(),
+        metrics: metrics.into_iter().map(|(name, _)| name).collect(),
     })
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::time::Instant;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Error, Result};
 use serde_json::json;
 
 use super::End;
@@ -20,6 +20,7 @@ use super::state::Copy;
 use crate::checkpoint::{self, Retention, RunDir, Saver};
 use crate::config::{OnUnhealthy, RunConfig};
 use crate::data::Loader;
+use crate::error::Unhealthy;
 use crate::report::{Severity, read_events};
 
 /// Steps enqueued at once: one runs, and the next is there when it is done.
@@ -238,7 +239,7 @@ impl<'a> RunLoop<'a> {
             .tell(step, "non_finite_loss", Severity::Error, &message, evidence)?;
         match self.config.on_unhealthy {
             OnUnhealthy::Continue => Ok(()),
-            OnUnhealthy::Stop => Err(anyhow!(message)),
+            OnUnhealthy::Stop => Err(Error::new(Unhealthy(message))),
         }
     }
 
