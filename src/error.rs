@@ -3,7 +3,8 @@
 use std::fmt;
 
 /// Bad usage, configuration or data: the user can mend it, and the process
-/// exits with code 2. Every other error is a failure of the run: code 1.
+/// exits with code 2. Every error but this and [`Unhealthy`] is a failure of
+/// the run: code 1.
 ///
 /// It travels inside [`anyhow::Error`]; `main` looks for it in the chain.
 #[derive(Debug)]
@@ -17,14 +18,14 @@ impl fmt::Display for BadInput {
 
 impl std::error::Error for BadInput {}
 
-/// The run itself went through, but its verdict is collapsed, diverged or
-/// stalled at chance: exit code 3. Travels as [`BadInput`] does.
+/// The run works, but its verdict is collapsed, diverged or stalled at chance:
+/// code 3. Travels as [`BadInput`] does.
 #[derive(Debug)]
 pub struct Unhealthy(pub String);
 
 impl fmt::Display for Unhealthy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the run is unhealthy: {}", self.0)
+        f.write_str(&self.0)
     }
 }
 

@@ -15,6 +15,7 @@ pub mod monitor;
 pub mod nn;
 pub mod optim;
 pub mod pjrt;
+pub mod plan;
 pub mod programs;
 pub mod report;
 pub mod rng;

@@ -54,7 +54,12 @@ fn a_missing_file_and_a_text_file() {
     assert!(refused(&text).contains("is not a shared library"));
     // A library cut short behind its first bytes.
     std::fs::write(&text, b"\x7fELF\x02\x01\x01").unwrap();
-    assert!(refused(&text).contains("is not a PJRT plugin that works here"));
+    let message = refused(&text);
+    assert!(
+        message.contains("is not a PJRT plugin that works here"),
+        "{message}"
+    );
+    assert!(message.contains("file too short"), "{message}");
 }
 
 #[test]

@@ -196,7 +196,7 @@ fn inspect_counts_and_shows_the_mesh() {
         text.contains("400 steps, warm-up 4; 4 steps an epoch: 100.0 epochs"),
         "{text}"
     );
-    assert!(text.contains("peak lr 6.25e-5"), "{text}");
+    assert!(text.contains("peak lr 1.25e-4"), "{text}");
     let line = |start: &str| text.lines().find(|line| line.starts_with(start)).unwrap();
     let held =
         |start: &str| -> Vec<&str> { line(start).split_whitespace().rev().take(4).collect() };

@@ -191,11 +191,19 @@ fn what_cannot_be_used_is_refused_in_words() {
         picture.save(bare.join(format!("{i}.png"))).unwrap();
     }
     let bare = bare.to_str().unwrap();
-    refused(&knn(root, &["--data", bare]), "no test split belongs to");
+    refused(&knn(root, &["--data", bare]), "has no labels");
     refused(
         &knn(root, &["--data", bare, "--test", bare, "--k", "1"]),
-        "have no labels",
+        "has no labels",
     );
+
+    let whole = folder.path().join("whole");
+    for class in ["a", "b"] {
+        std::fs::create_dir_all(whole.join(class)).unwrap();
+        std::fs::copy(format!("{bare}/0.png"), whole.join(class).join("0.png")).unwrap();
+    }
+    let whole = whole.to_str().unwrap();
+    refused(&knn(root, &["--data", whole]), "no test split belongs to");
     let more = [
         "--data",
         "synthetic:K=2,N=40,px=32",

@@ -3,8 +3,7 @@
 
 mod support;
 
-use xla_moco::pjrt::install::{self, ResolveOptions};
-use xla_moco::pjrt::{Code, CompileOptions, Plugin, Program, Topology, export_hlo};
+use xla_moco::pjrt::{Code, CompileOptions, Program, Topology, export_hlo};
 
 #[test]
 fn compiles_for_tpus_that_are_not_there() {
@@ -34,11 +33,7 @@ module attributes {{mhlo.num_partitions = 8 : i32, mhlo.num_replicas = 1 : i32}}
 #[test]
 #[ignore = "run by compiles_for_tpus_that_are_not_there, alone in a process"]
 fn in_a_process_of_its_own() {
-    let known = install::candidates("tpu").unwrap()[0];
-    let path = install::installed(known, &ResolveOptions::default())
-        .unwrap()
-        .unwrap();
-    let plugin = Plugin::load(&path).unwrap();
+    let plugin = support::tpu_plugin();
     // 4 chips with 2 devices each.
     let topology = Topology::new(&plugin, Some("v3:2x2"), &[]).unwrap();
     assert_eq!(topology.platform_name(), "tpu");

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::ValueEnum;
 
-use super::training_set::{UNKNOWN, training_set};
+use super::training_set;
 use super::{ConfigArgs, print};
 use crate::bad_input;
 use crate::checkpoint::atomic;
@@ -88,16 +88,23 @@ pub fn run(args: Args) -> Result<()> {
     }
     let program = match args.program {
         Program::TrainStep => {
-            let set = training_set(&config).unwrap_or(UNKNOWN);
-            train_step::build(&TrainStep::of_run(&config, set, platform(&args.pjrt)))?
+            // Without its arguments a step can do without pictures.
+            let pictures = match args.arguments {
+                Some(_) => Some(Pictures::open(&config.data)?),
+                None => training_set::pictures(&config),
+            };
+            let set = pictures.as_ref().map(Pictures::training_set);
+            let set = set.unwrap_or(training_set::UNKNOWN);
+            let program =
+                train_step::build(&TrainStep::of_run(&config, set, platform(&args.pjrt)))?;
+            if let (Some(path), Some(pictures)) = (&args.arguments, &pictures) {
+                let arguments = first_arguments(&config, pictures, &program)?;
+                atomic::replace(path, |file| arguments.write(file).map(|_| ()))?;
+            }
+            program
         }
         Program::Features => features::build(&config, config.batch)?,
     };
-    if let Some(path) = &args.arguments {
-        let pictures = Pictures::open(&config.data)?;
-        let arguments = first_arguments(&config, &pictures, &program)?;
-        atomic::replace(path, |file| arguments.write(file).map(|_| ()))?;
-    }
     let text = match args.format {
         Format::Stablehlo => program.text(),
         Format::Dot => graphviz(&program.graph, args.depth),

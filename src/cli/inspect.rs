@@ -8,7 +8,7 @@ use anyhow::Result;
 use serde_json::Value;
 
 use super::table::{aligned, grouped};
-use super::training_set::{UNKNOWN, training_set};
+use super::training_set::{UNKNOWN, pictures};
 use super::{ConfigArgs, print};
 use crate::config::{Method, MomentumSchedule, PatchProjection, RunConfig, word};
 use crate::graph::cost::{self, amount};
@@ -33,7 +33,7 @@ pub struct Args {
 
 pub fn run(args: Args) -> Result<()> {
     let config = args.config.load()?;
-    let set = training_set(&config);
+    let set = pictures(&config).map(|pictures| pictures.training_set());
     // The lowering is that of the platform which `train` takes by default.
     let spec = TrainStep::of_run(&config, set.unwrap_or(UNKNOWN), "cpu");
     let program = train_step::build(&spec)?;

@@ -10,11 +10,12 @@ use serde_json::{Value as Json, json};
 use super::{PjrtArgs, print};
 use crate::bad_input;
 use crate::checkpoint::{self, Dtype, Loaded, RunDir, Snapshot};
-use crate::config::{RunConfig, SYNTHETIC};
-use crate::data::{DataSpec, Dataset};
+use crate::config::RunConfig;
+use crate::data::Dataset;
 use crate::eval::knn::{HeldOut, KnnResult};
 use crate::pjrt::install::{self, ResolveOptions};
 use crate::pjrt::{Buffer, Client, ClientOptions, CompileCache};
+use crate::train::{self, Places};
 
 /// Confusions that the text shows.
 const CONFUSIONS: usize = 5;
@@ -128,28 +129,28 @@ struct Sets {
 /// Opens the bank and the queries. With --data and --test each is all that is
 /// there; what is not given belongs to the other, or to the run.
 fn open(config: &RunConfig, args: &Args) -> Result<Sets> {
-    let at = |path: &str| DataSpec {
-        path: path.to_owned(),
-        exif_orientation: config.data.exif,
-    };
-    let synthetic = |images: usize| {
-        let s = &config.data.synthetic;
-        let (k, px, seed) = (s.classes, s.size, s.seed);
-        at(&format!("{SYNTHETIC}:K={k},N={images},px={px},seed={seed}"))
-    };
-    // A procedural set has a quarter as many test pictures: hence the second.
-    let (bank, beside) = match &args.data {
-        Some(path) => (at(path), at(path)),
-        None if config.data.is_synthetic() => {
-            let s = &config.data.synthetic;
-            (synthetic(s.images), synthetic(4 * s.test_images.max(1)))
-        }
-        None => (at(&config.data.path), at(&config.data.path)),
+    let at = |path: &str| train::at(&config.data, path);
+    let Places {
+        train: bank,
+        beside,
+    } = match &args.data {
+        Some(path) => Places {
+            train: at(path),
+            beside: at(path),
+        },
+        None => Places::of(&config.data),
     };
     let train = match (&args.data, &args.test) {
         (Some(_), Some(_)) => Dataset::open(&bank)?,
         _ => Dataset::open_train(&bank)?,
     };
+    if !train.is_labelled() {
+        return Err(bad_input!(
+            "{} has no labels, and only labelled pictures can vote: give --data a folder of class \
+             folders, labelled tar files or CIFAR's files, and --test the like",
+            bank.path
+        ));
+    }
     let of_run = config.data.test.as_ref().filter(|_| args.data.is_none());
     let (test, test_name) = match args.test.as_ref().or(of_run) {
         Some(path) => {

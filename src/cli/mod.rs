@@ -5,6 +5,7 @@
 //! 2 bad usage, configuration or data, 3 the verdict is that the run is
 //! unhealthy.
 
+mod compile;
 mod configs;
 mod data;
 mod export;
@@ -47,6 +48,7 @@ enum Command {
     Train(train::Args),
     Export(export::Args),
     Inspect(inspect::Args),
+    Compile(compile::Args),
     Knn(knn::Args),
     Status(status::Args),
     Configs(configs::Args),
@@ -87,6 +89,7 @@ fn run(command: Command) -> Result<()> {
         Command::Train(args) => train::run(args),
         Command::Export(args) => export::run(args),
         Command::Inspect(args) => inspect::run(args),
+        Command::Compile(args) => compile::run(args),
         Command::Knn(args) => knn::run(args),
         Command::Status(args) => status::run(&args),
         Command::Configs(args) => configs::run(args),

@@ -93,7 +93,7 @@ fn list(options: &ResolveOptions, as_json: bool) -> Result<()> {
             known
                 .api
                 .map_or("?".to_owned(), |(major, minor)| format!("{major}.{minor}")),
-            format!("{} MB", known.download_size() / 1_000_000),
+            known.download_in_words(),
             state.to_owned(),
         ]);
     }

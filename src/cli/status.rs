@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 
-use anyhow::{Error, Result};
+use anyhow::Result;
 use serde_json::{Map, Value, json};
 
 use super::print;
@@ -58,7 +58,10 @@ pub fn run(args: &Args) -> Result<()> {
 /// The error that makes the exit code 3, for a verdict that is.
 pub(super) fn or_unhealthy(health: &Health) -> Result<()> {
     match health.verdict.is_fatal() {
-        true => Err(Error::new(Unhealthy(health.verdict.to_string()))),
+        true => {
+            let message = format!("the run is unhealthy: {}", health.verdict);
+            Err(Unhealthy(message).into())
+        }
         false => Ok(()),
     }
 }

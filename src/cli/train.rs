@@ -107,17 +107,45 @@ fn summary(outcome: &Outcome, config: &Path) -> Result<String> {
         writeln!(text, "report: {}", outcome.run.report_path().display())?;
     }
     if outcome.end == End::Finished {
-        let config = config.display();
+        let config = shell_word(&config.display().to_string());
+        let run = shell_word(&run.to_string());
         // As it was called, which need not be on the PATH.
         let tool = std::env::args().next().unwrap_or_else(|| "xla-moco".into());
+        let tool = shell_word(&tool);
+        let test = match outcome.held_out[..] {
+            [] => " --data LABELLED_PICTURES --test OTHERS",
+            _ => "",
+        };
         write!(
             text,
             "next:
   {tool} train --config {config} --data YOUR_PICTURES --out runs/mine   # your own folder
-  {tool} knn --checkpoint {run}   # classify held-out pictures again
+  {tool} knn --checkpoint {run}{test}   # classify held-out pictures
   {tool} export --config {config} --format stablehlo --out step.mlir   # read what ran
 "
         )?;
     }
     Ok(text)
+}
+
+/// A word as a shell reads it back.
+fn shell_word(word: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "-_./=:+,@%".contains(c);
+    match !word.is_empty() && word.chars().all(is_plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', r"'\''")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::shell_word;
+
+    #[test]
+    fn only_what_a_shell_would_take_apart_is_quoted() {
+        assert_eq!(shell_word("runs/mine-1"), "runs/mine-1");
+        assert_eq!(shell_word("my run"), "'my run'");
+        assert_eq!(shell_word("it's $HOME"), r"'it'\''s $HOME'");
+        assert_eq!(shell_word(""), "''");
+    }
 }

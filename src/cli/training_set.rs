@@ -4,12 +4,11 @@ use crate::config::RunConfig;
 use crate::programs::train_step::TrainingSet;
 use crate::train::Pictures;
 
-/// Opens the training pictures and counts them. Where they cannot be opened,
-/// says so, and gives none: what is shown or written then is a step without
-/// the kNN monitor.
-pub(super) fn training_set(config: &RunConfig) -> Option<TrainingSet> {
+/// Opens the training pictures. Where they cannot be opened, says so, and gives
+/// none: what is shown or written then is a step without the kNN monitor.
+pub(super) fn pictures(config: &RunConfig) -> Option<Pictures> {
     match Pictures::open(&config.data) {
-        Ok(pictures) => Some(pictures.training_set()),
+        Ok(pictures) => Some(pictures),
         Err(error) => {
             tracing::warn!(
                 "the training pictures cannot be opened, so the step is shown without the kNN \

@@ -33,6 +33,7 @@ const EFFECTS: &[(&str, Effect)] = &[
     ("mesh", Effect::Rounding),
     ("monitor.in_step", Effect::Rounding),
     ("lowering", Effect::Rounding),
+    ("optimizer_sharding", Effect::Rounding),
 ];
 
 /// One key in which two configurations differ; `null` where it is absent.

@@ -211,6 +211,10 @@ pub enum OptimizerSharding {
     /// Every device holds the whole optimizer state.
     #[default]
     Replicated,
+    /// Each tensor of it, and the update of its parameter, is split over the
+    /// devices along the first axis that they divide; where they divide none,
+    /// it is replicated.
+    Zero1,
 }
 
 /// What the loop does when the run is found unhealthy.

@@ -17,6 +17,10 @@ use zune_jpeg::JpegDecoder;
 /// and before memory is taken.
 pub const MAX_PIXELS: u64 = 64_000_000;
 
+/// The smallest side that is decoded: a picture of one pixel, as trackers leave
+/// them in scraped folders, has no two views.
+pub const MIN_SIDE: u64 = 4;
+
 /// A decoded picture.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Picture {
@@ -48,8 +52,8 @@ impl Picture {
 /// `exif_orientation` turns the picture upright as its EXIF data says.
 ///
 /// # Errors
-/// If the bytes are of another format, cut short, broken, or of more than
-/// [`MAX_PIXELS`].
+/// If the bytes are of another format, cut short, broken, of more than
+/// [`MAX_PIXELS`] or less than [`MIN_SIDE`].
 pub fn decode(bytes: &[u8], exif_orientation: bool) -> Result<Picture> {
     match Format::sniff(bytes) {
         Format::Jpeg => decode_jpeg(bytes, exif_orientation),
@@ -100,6 +104,11 @@ fn check_size(width: u64, height: u64) -> Result<()> {
     ensure!(
         width > 0 && height > 0,
         "the header claims {width}x{height}"
+    );
+    ensure!(
+        width.min(height) >= MIN_SIDE,
+        "the picture has {width}x{height} pixels; two views can be cut from {MIN_SIDE}x{MIN_SIDE} \
+         and up"
     );
     // Sides are below 2^32, so the product cannot overflow.
     ensure!(

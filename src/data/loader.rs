@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use bytes::BytesMut;
@@ -58,8 +57,6 @@ pub struct Batch {
     pub params: [Vec<f32>; 2],
     /// Pictures of this batch that were replaced.
     pub replaced: Vec<Corrupt>,
-    /// How long the caller waited for the batch.
-    pub waited: Duration,
 }
 
 struct Job {
@@ -127,11 +124,6 @@ impl Loader {
         Ok(loader)
     }
 
-    /// Steps in an epoch.
-    pub fn steps_per_epoch(&self) -> u64 {
-        self.sampler.steps_per_epoch()
-    }
-
     /// The corrupt pictures in the batches given so far, each once, by id.
     pub fn corrupt(&self) -> Vec<Corrupt> {
         self.corrupt.pictures()
@@ -179,9 +171,7 @@ impl Loader {
             views: Default::default(),
             params: [(); 2].map(|()| Vec::with_capacity(rows * COLUMNS)),
             replaced: Vec::new(),
-            waited: Duration::ZERO,
         };
-        let start = Instant::now();
         for _ in 0..rows {
             let row = self.pool.take().expect("a job for every row")??;
             batch.ids.push(row.id);
@@ -193,7 +183,6 @@ impl Loader {
             }
             batch.replaced.extend(row.replaced);
         }
-        batch.waited = start.elapsed();
         self.corrupt.record(rows, &batch.replaced)?;
         Ok(batch)
     }

@@ -51,6 +51,21 @@ impl Sharding {
         Self(dims)
     }
 
+    /// As [`Sharding::split`] along the first axis of `dims` that `devices`
+    /// divides; replicated where there is none.
+    pub fn first_divisible(dims: &[usize], devices: usize) -> Self {
+        let divisible = |n: &usize| *n > 0 && n.is_multiple_of(devices);
+        match dims.iter().position(divisible) {
+            Some(axis) if devices > 1 => Self::split(dims.len(), axis),
+            _ => Self::replicated(dims.len()),
+        }
+    }
+
+    /// The dimension that is split, if one is.
+    pub fn split_axis(&self) -> Option<usize> {
+        self.0.iter().position(Option::is_some)
+    }
+
     pub fn is_replicated(&self) -> bool {
         self.0.iter().all(Option::is_none)
     }
@@ -62,5 +77,21 @@ impl Sharding {
             .map(|axis| axis.map_or("{}".into(), |a| format!("{{\"{a}\"}}")))
             .collect();
         format!("<@mesh, [{}]>", dims.join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_axis_that_divides_is_split() {
+        let axis = |dims: &[usize], devices| Sharding::first_divisible(dims, devices).split_axis();
+        assert_eq!(axis(&[8, 3], 4), Some(0));
+        assert_eq!(axis(&[1, 5, 12], 4), Some(2));
+        assert_eq!(axis(&[0, 4], 4), Some(1));
+        assert_eq!(axis(&[3], 4), None);
+        assert_eq!(axis(&[], 4), None);
+        assert_eq!(axis(&[8], 1), None);
     }
 }

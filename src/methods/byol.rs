@@ -15,7 +15,7 @@
 //! Heads have BN in their hidden layers, not in their output layers (appendix
 //! A, "MLP heads in BYOL and SwAV"). Without the predictor it collapses.
 
-use super::siamese::{self, Encoder, view};
+use super::siamese::{self, Pass, view};
 use super::{Forward, Method, Step, never_held, nothing_to_prepare};
 use crate::graph::{Builder, Result, Value};
 use crate::nn::l2_normalize;
@@ -31,11 +31,7 @@ pub(super) const METHOD: Method = Method {
 
 fn forward(step: &Step) -> Result<Forward> {
     let b = step.b;
-    let pictures = siamese::pictures(step)?;
-    let [features, z] = siamese::encode(step, Encoder::Base, pictures)?;
-    let q = siamese::predict(step, z)?;
-    siamese::update_momentum_encoder(step)?;
-    let [_, k] = siamese::encode(step, Encoder::Momentum, pictures)?;
+    let Pass { features, z, q, k } = siamese::pass(step)?;
 
     let _scope = b.scope("loss");
     let d = |of: usize| distance(b, view(b, q, of)?, view(b, k, 1 - of)?);
@@ -46,9 +42,9 @@ fn forward(step: &Step) -> Result<Forward> {
     })
 }
 
-/// mean_i (2 - 2 cos(q_i, k_i)) of rows; no gradient into `k`.
+/// mean_i (2 - 2 cos(q_i, k_i)) of rows.
 fn distance(b: &Builder, q: Value, k: Value) -> Result<Value> {
-    let k = b.stop_gradient(l2_normalize(b, k)?)?;
+    let k = l2_normalize(b, k)?;
     let cosines = b.sum(b.mul(l2_normalize(b, q)?, k)?, &[1])?;
     b.shift(b.scale(b.mean(cosines, &[0])?, -2.0)?, 2.0)
 }

@@ -12,22 +12,17 @@ pub fn info_nce(b: &Builder, q: Value, k: Value, tau: f64) -> Result<Value> {
 }
 
 /// The cosines of all queries with all keys, over the temperature: [N, N].
-fn logits(b: &Builder, q: Value, k: Value, tau: f64) -> Result<Value> {
+pub(super) fn logits(b: &Builder, q: Value, k: Value, tau: f64) -> Result<Value> {
     let cosines = similarities(b, l2_normalize(b, q)?, l2_normalize(b, k)?)?;
     b.scale(cosines, 1.0 / tau)
 }
 
-/// What [`info_nce`]'s logits tell: the mean logit of a query with its own key
-/// and with another's, and the share of queries whose own key is nearer than
-/// every other.
-pub(super) fn retrieval(
-    b: &Builder,
-    q: Value,
-    k: Value,
-    tau: f64,
-) -> Result<Vec<(&'static str, Value)>> {
+/// What [`logits`] tell: the mean logit of a query with its own key and with
+/// another's, and the share of queries whose own key is nearer than every
+/// other.
+pub(super) fn retrieval(b: &Builder, logits: Value) -> Result<Vec<(&'static str, Value)>> {
     let _scope = b.scope("retrieval");
-    let logits = b.stop_gradient(logits(b, q, k, tau)?)?;
+    let logits = b.stop_gradient(logits)?;
     let places = logits.shape.with_dtype(DType::I32);
     let own = b.compare(Comparison::Eq, b.iota(places, 0)?, b.iota(places, 1)?)?;
     let zero = b.full_like(logits, 0.0)?;
@@ -72,7 +67,7 @@ fn similarities(b: &Builder, x: Value, y: Value) -> Result<Value> {
 }
 
 /// Cross entropy of row i's logits against label i.
-fn own_row(b: &Builder, logits: Value) -> Result<Value> {
+pub(super) fn own_row(b: &Builder, logits: Value) -> Result<Value> {
     let rows = logits.shape.with_dims(&[logits.dim(0)]);
     cross_entropy(b, logits, b.iota(rows.with_dtype(DType::I32), 0)?)
 }

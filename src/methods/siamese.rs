@@ -55,7 +55,7 @@ pub fn followed_by(name: &str) -> Option<String> {
 }
 
 /// f_k <- m f_k + (1 - m) f_q: of what is trained, not of BN buffers.
-pub fn update_momentum_encoder(step: &Step) -> Result<()> {
+fn update_momentum_encoder(step: &Step) -> Result<()> {
     let (b, variables, m) = (step.b, step.variables, step.momentum);
     let _scope = b.scope("momentum_update");
     let rest = b.sub(b.full_like(m, 1.0)?, m)?;
@@ -109,9 +109,32 @@ pub fn encode(step: &Step, encoder: Encoder, pictures: Value) -> Result<[Value; 
     Ok([features, projections])
 }
 
+/// What a method with a momentum encoder makes of both views, each [B, 2, ..].
+pub struct Pass {
+    /// The base encoder's features and projections.
+    pub features: Value,
+    pub z: Value,
+    /// Predictions.
+    pub q: Value,
+    /// The momentum encoder's projections, after its update. No gradient.
+    pub k: Value,
+}
+
+/// q of both views, the momentum encoder's update, k of both views: the order
+/// of the public code.
+pub fn pass(step: &Step) -> Result<Pass> {
+    let pictures = pictures(step)?;
+    let [features, z] = encode(step, Encoder::Base, pictures)?;
+    let q = predict(step, z)?;
+    update_momentum_encoder(step)?;
+    let [_, k] = encode(step, Encoder::Momentum, pictures)?;
+    let k = step.b.stop_gradient(k)?;
+    Ok(Pass { features, z, q, k })
+}
+
 /// Predictions of projections [B, 2, out]; these themselves where there is no
 /// predictor.
-pub fn predict(step: &Step, projections: Value) -> Result<Value> {
+fn predict(step: &Step, projections: Value) -> Result<Value> {
     let predictor = &step.config.method.predictor;
     apply_head(step, &site(step).at(PREDICTOR), predictor, projections)
 }

@@ -20,16 +20,20 @@ pub fn layer_norm_specs(dim: usize) -> Vec<Spec> {
 }
 
 /// Normalises each vector along the last axis, eps 1e-6 (timm's ViT); the
-/// result has the type of `x`.
+/// result has the type of `x`. Statistics take one pass over it: the variance
+/// is the mean of the squares less the square of the mean.
 pub fn layer_norm(site: &Site, x: Value) -> Result<Value> {
     let b = site.b;
     let _scope = site.enter();
     let last = [x.rank().saturating_sub(1)];
     let x32 = b.convert(x, DType::F32)?;
     let mean = b.mean(x32, &last)?;
-    let centred = b.sub(x32, b.spread(mean, x32, &last)?)?;
-    let variance = b.mean(b.mul(centred, centred)?, &last)?;
+    let squares = b.mean(b.mul(x32, x32)?, &last)?;
+    let variance = b.sub(squares, b.mul(mean, mean)?)?;
+    // Rounding may leave less than nothing.
+    let variance = b.max(variance, b.full_like(variance, 0.0)?)?;
     let scale = b.rsqrt(b.shift(variance, LAYER_NORM_EPS)?)?;
+    let centred = b.sub(x32, b.spread(mean, x32, &last)?)?;
     let y = b.mul(centred, b.spread(scale, x32, &last)?)?;
     let y = b.add(b.mul(y, site.get("weight")?)?, site.get("bias")?)?;
     b.convert(y, x.dtype())

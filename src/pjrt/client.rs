@@ -47,8 +47,13 @@ impl Client {
     /// the plugin's own error where it finds no device.
     pub fn new(plugin: &Arc<Plugin>, options: &ClientOptions) -> anyhow::Result<Arc<Client>> {
         let create = |options: &[(String, Value)]| {
-            Handle::<ffi::Client>::create(plugin.api, options)
-                .with_context(|| format!("no client for the plugin {}", plugin.path().display()))
+            Handle::<ffi::Client>::create(plugin.api, options).with_context(|| {
+                format!(
+                    "the plugin {} finds no device to work on: is there one, with its driver \
+                         loaded, and free? (--pjrt cpu needs none)",
+                    plugin.path().display()
+                )
+            })
         };
         let mut handle = create(&options.extra)?;
         let platform = handle.platform_name()?;

@@ -4,7 +4,7 @@
 use super::augment::augment;
 use super::knn_queue::{self, Queue, Samples, Vote};
 use super::{HostArray, Program, mesh, monitors};
-use crate::config::RunConfig;
+use crate::config::{OptimizerSharding, RunConfig};
 use crate::data::augment::COLUMNS;
 use crate::graph::block::Lowering;
 use crate::graph::ops::Comparison;
@@ -95,7 +95,10 @@ pub fn build(spec: &TrainStep) -> Result<Program> {
     let slots: Vec<Vec<Value>> = trained
         .iter()
         .map(|spec| {
-            let input = |slot| replicated_input(&b, &slot_name(slot, spec), f32_shape(&spec.dims));
+            let input = |slot| {
+                let layout = update_layout(config, spec);
+                b.sharded_input(slot_name(slot, spec), f32_shape(&spec.dims), Some(layout))
+            };
             slot_names.iter().map(|slot| input(slot)).collect()
         })
         .collect();
@@ -120,10 +123,16 @@ pub fn build(spec: &TrainStep) -> Result<Program> {
     let scope = b.scope("optimizer");
     let mut updates = Vec::new();
     for (i, (spec, slots)) in trained.iter().zip(slots).enumerate() {
+        // Each device makes its own part of the update.
+        let layout = update_layout(config, spec);
+        let part = |value: Value| match layout.is_replicated() {
+            true => Ok(value),
+            false => b.constrain(value, &layout),
+        };
         updates.push(Parameter {
             name: spec.name.clone(),
-            value: parameters[i],
-            gradient: gradients[i],
+            value: part(parameters[i])?,
+            gradient: part(gradients[i])?,
             slots,
             held: held(&b, config, spec, batch.step)?,
         });
@@ -139,7 +148,12 @@ pub fn build(spec: &TrainStep) -> Result<Program> {
     }
     for (spec, (_, slots)) in trained.iter().zip(update.parameters) {
         for (slot, value) in slot_names.iter().zip(slots) {
-            replicated_output(&b, &slot_name(slot, spec), value)?;
+            state_output(
+                &b,
+                &slot_name(slot, spec),
+                value,
+                update_layout(config, spec),
+            )?;
         }
     }
     let mut metrics = vec![
@@ -280,10 +294,22 @@ fn replicated_input(b: &Builder, name: &str, shape: Shape) -> Value {
     b.sharded_input(name, shape, Some(Sharding::replicated(shape.rank())))
 }
 
+/// How a parameter's slots lie over the devices, and its update with them.
+fn update_layout(config: &RunConfig, spec: &Spec) -> Sharding {
+    match config.optimizer_sharding {
+        OptimizerSharding::Replicated => Sharding::replicated(spec.dims.len()),
+        OptimizerSharding::Zero1 => Sharding::first_divisible(&spec.dims, config.mesh.data),
+    }
+}
+
 /// A result that takes over the memory of the argument of its name.
-fn replicated_output(b: &Builder, name: &str, value: Value) -> Result<()> {
-    b.sharded_output(name, value, Some(Sharding::replicated(value.rank())));
+fn state_output(b: &Builder, name: &str, value: Value, layout: Sharding) -> Result<()> {
+    b.sharded_output(name, value, Some(layout));
     b.donate(name, name)
+}
+
+fn replicated_output(b: &Builder, name: &str, value: Value) -> Result<()> {
+    state_output(b, name, value, Sharding::replicated(value.rank()))
 }
 
 fn batch_inputs(b: &Builder, spec: &TrainStep) -> Result<Batch> {

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::graph::Shape;
+use super::parts::Parts;
+use crate::graph::{Shape, Sharding};
 use crate::pjrt::{Buffer, Client, Device, Executable};
 
 /// The devices of this process that run a program, in the order of its
@@ -41,32 +42,23 @@ impl Devices {
             .map(|&place| &self.client.devices()[place])
     }
 
-    /// The whole array on each device.
-    pub fn replicate(&self, bytes: &[u8], shape: Shape) -> Result<Vec<Buffer>> {
-        let copy = |device| {
-            self.client
-                .buffer_from_host(bytes, shape.dtype, shape.dims(), device)
-        };
-        Ok(self.iter().map(copy).collect::<Result<_, _>>()?)
-    }
-
-    /// Equal parts of the array's first dimension, one for each device.
-    pub fn split(&self, bytes: &[u8], shape: Shape) -> Result<Vec<Buffer>> {
-        let parts = self.len();
-        let fits = shape.rank() > 0 && shape.dims()[0].is_multiple_of(parts);
-        ensure!(fits, "{shape} does not split over {parts} devices");
+    /// An array, as it lies over the devices: each one's part.
+    pub fn place(
+        &self,
+        bytes: &[u8],
+        shape: Shape,
+        sharding: Option<&Sharding>,
+    ) -> Result<Vec<Buffer>> {
         ensure!(
             bytes.len() == shape.bytes(),
             "{} bytes are no {shape}",
             bytes.len()
         );
-        let mut dims = shape.dims().to_vec();
-        dims[0] /= parts;
-        let chunk = bytes.len() / parts;
+        let parts = Parts::of(shape, sharding, self.len())?;
         let copy = |(part, device): (usize, &Device)| {
-            let bytes = &bytes[part * chunk..(part + 1) * chunk];
+            let bytes = parts.cut(bytes, part);
             self.client
-                .buffer_from_host(bytes, shape.dtype, &dims, device)
+                .buffer_from_host(&bytes, shape.dtype, parts.dims(), device)
         };
         Ok(self
             .iter()

@@ -10,7 +10,7 @@ use super::pictures::Pictures;
 use super::plan::Plan;
 use crate::config::RunConfig;
 use crate::data::{Batch, Loader, LoaderConfig};
-use crate::graph::{Input, Mesh};
+use crate::graph::Input;
 use crate::pjrt::Buffer;
 
 /// The scalars of one step.
@@ -64,16 +64,9 @@ pub fn upload(
     let mut rows: Vec<Vec<Buffer>> = (0..devices.len()).map(|_| Vec::new()).collect();
     for input in inputs {
         let bytes = host_bytes(&input.name, batch, scalars)?;
-        let is_split = input
-            .sharding
-            .as_ref()
-            .is_some_and(|s| s.0.first() == Some(&Some(Mesh::DATA)));
-        let shape = input.value.shape;
-        let buffers = match is_split {
-            true => devices.split(&bytes, shape),
-            false => devices.replicate(&bytes, shape),
-        }
-        .with_context(|| format!("cannot give the step its argument {}", input.name))?;
+        let buffers = devices
+            .place(&bytes, input.value.shape, input.sharding.as_ref())
+            .with_context(|| format!("cannot give the step its argument {}", input.name))?;
         for (row, buffer) in rows.iter_mut().zip(buffers) {
             row.push(buffer);
         }

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use super::feed::{self, Scalars};
 use super::pictures::Pictures;
 use super::plan::Plan;
-use super::state::stored;
+use super::state::host_tensor;
 use crate::checkpoint::{HostTensor, Snapshot};
 use crate::config::RunConfig;
 use crate::programs::train_step::TrainStep;
@@ -30,20 +30,11 @@ pub fn first_arguments(
     let state = train_step::initial_state(&step);
     let mut tensors: Vec<HostTensor> = state
         .into_iter()
-        .map(|array| HostTensor {
-            dtype: stored(array.shape.dtype),
-            shape: array.shape.dims().to_vec(),
-            data: array.data,
-            name: array.name,
-        })
+        .map(|array| host_tensor(array.name, array.shape, array.data))
         .collect();
     for input in &program.graph.inputs[program.state..] {
-        tensors.push(HostTensor {
-            name: input.name.clone(),
-            dtype: stored(input.value.shape.dtype),
-            shape: input.value.dims().to_vec(),
-            data: feed::host_bytes(&input.name, &batch, &scalars)?.into_owned(),
-        });
+        let data = feed::host_bytes(&input.name, &batch, &scalars)?.into_owned();
+        tensors.push(host_tensor(input.name.clone(), input.value.shape, data));
     }
     Snapshot::new(0, tensors)
 }

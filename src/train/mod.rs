@@ -32,6 +32,7 @@ mod folder;
 mod held_out;
 mod in_flight;
 mod origin;
+mod parts;
 mod pictures;
 mod plan;
 mod records;
@@ -56,7 +57,8 @@ use session::Session;
 use signals::StopRequest;
 
 pub use first_step::first_arguments;
-pub use pictures::Pictures;
+pub use parts::Parts;
+pub use pictures::{Pictures, Places, at};
 
 /// What is to be run, and where.
 #[derive(Clone, Debug)]

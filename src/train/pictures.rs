@@ -22,35 +22,17 @@ impl Pictures {
     /// # Errors
     /// As [`Dataset::open`], [`Dataset::align_labels`].
     pub fn open(data: &config::Data) -> Result<Self> {
-        let at = |path: &str| DataSpec {
-            path: path.to_owned(),
-            exif_orientation: data.exif,
-        };
-        let s = &data.synthetic;
-        let synthetic = |images: usize| {
-            at(&format!(
-                "{SYNTHETIC}:K={},N={images},px={},seed={}",
-                s.classes, s.size, s.seed
-            ))
-        };
-        let spec = match data.is_synthetic() {
-            true => synthetic(s.images),
-            false => at(&data.path),
-        };
-        let train = Dataset::open_train(&spec)?;
+        let Places { train, beside } = Places::of(data);
+        let train = Dataset::open_train(&train)?;
         let test = match &data.test {
             _ if !train.is_labelled() => None,
             Some(path) => {
-                let mut test = Dataset::open(&at(path))?;
+                let mut test = Dataset::open(&at(data, path))?;
                 test.align_labels(train.classes())?;
                 Some(test)
             }
-            None if data.is_synthetic() && s.test_images == 0 => None,
-            // A procedural set has a quarter as many test pictures.
-            None if data.is_synthetic() => {
-                Dataset::open_test(&synthetic(4 * s.test_images), &train)?
-            }
-            None => Dataset::open_test(&spec, &train)?,
+            None if data.is_synthetic() && data.synthetic.test_images == 0 => None,
+            None => Dataset::open_test(&beside, &train)?,
         };
         Ok(Self {
             train: Arc::new(train),
@@ -66,6 +48,43 @@ impl Pictures {
                 true => self.train.classes().len(),
                 false => 0,
             },
+        }
+    }
+}
+
+/// A place, read as the configuration says.
+pub fn at(data: &config::Data, path: &str) -> DataSpec {
+    DataSpec {
+        path: path.to_owned(),
+        exif_orientation: data.exif,
+    }
+}
+
+/// Where the pictures that a configuration names are.
+pub struct Places {
+    pub train: DataSpec,
+    /// Where their test split is looked for.
+    pub beside: DataSpec,
+}
+
+impl Places {
+    pub fn of(data: &config::Data) -> Self {
+        if !data.is_synthetic() {
+            let [train, beside] = [at(data, &data.path), at(data, &data.path)];
+            return Self { train, beside };
+        }
+        let s = &data.synthetic;
+        let synthetic = |images: usize| {
+            let (k, px, seed) = (s.classes, s.size, s.seed);
+            at(
+                data,
+                &format!("{SYNTHETIC}:K={k},N={images},px={px},seed={seed}"),
+            )
+        };
+        Self {
+            train: synthetic(s.images),
+            // A procedural set has a quarter as many test pictures.
+            beside: synthetic(4 * s.test_images.max(1)),
         }
     }
 }

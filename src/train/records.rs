@@ -100,9 +100,10 @@ impl Records {
         let (config, plan) = (&self.config, &self.plan);
         let took = self.clock.step(finished);
         let batch = config.batch as f64;
+        let chance_loss = methods::chance_loss(config);
         let mut record = Record::new(step, plan.epoch(step))
             .f32(LOSS, loss)
-            .f64("chance_loss", methods::chance_loss(config))
+            .f64("chance_loss", chance_loss)
             .f64("lr", plan.schedule.lr(config.peak_lr(), update))
             .f64("momentum", plan.schedule.momentum(&config.method, update))
             .f64("images_per_second", batch * took.steps_per_second())
@@ -123,7 +124,7 @@ impl Records {
             total: self.plan.stop,
             epoch: self.plan.epoch(step),
             loss,
-            chance_loss: methods::chance_loss(&self.config) as f32,
+            chance_loss: chance_loss as f32,
             knn_top1: knn,
             images_per_second: batch * recent.steps_per_second(),
             input_wait: recent.input_wait(),

@@ -19,7 +19,7 @@ use super::signals::StopRequest;
 use super::state::Copy;
 use crate::checkpoint::{self, Retention, RunDir, Saver};
 use crate::config::{OnUnhealthy, RunConfig};
-use crate::data::Loader;
+use crate::data::{Batch, Loader};
 use crate::error::Unhealthy;
 use crate::report::{Severity, read_events};
 
@@ -101,10 +101,7 @@ impl<'a> RunLoop<'a> {
             if self.plan.evaluates(self.step) && (is_last || !self.stop.is_set()) {
                 self.collect(0)?;
                 if let Err(error) = self.evaluate() {
-                    // The state is sound and must not be lost with it.
-                    self.begin_save()?;
-                    self.save_if_written()?;
-                    return Err(error);
+                    return Err(self.saved_first(error));
                 }
                 self.records.clock.start();
             }
@@ -113,11 +110,7 @@ impl<'a> RunLoop<'a> {
             }
             self.collect(MAX_IN_FLIGHT)?;
         }
-        self.collect(0)?;
-        if self.step > 0 && self.saved != Some(self.step) {
-            self.begin_save()?;
-            self.save_if_written()?;
-        }
+        self.save_last()?;
         self.finish()
     }
 
@@ -125,10 +118,7 @@ impl<'a> RunLoop<'a> {
     fn enqueue_step(&mut self) -> Result<()> {
         let update = self.step;
         let asked = Instant::now();
-        let batch = self
-            .loader
-            .next()
-            .context("the loader has no batch for this step")??;
+        let batch = self.next_batch()?;
         let scalars = Scalars::of(self.config, self.plan, update)?;
         let session = &mut self.session;
         let arguments = &session.program.graph.inputs[session.program.state..];
@@ -152,6 +142,20 @@ impl<'a> RunLoop<'a> {
         Ok(())
     }
 
+    /// The pictures of the next step. What corrupt ones there are is listed
+    /// also where they are too many.
+    fn next_batch(&mut self) -> Result<Batch> {
+        let next = self.loader.next();
+        match next.context("the loader has no batch for this step")? {
+            Ok(batch) => Ok(batch),
+            Err(error) => {
+                self.records
+                    .replaced(self.step + 1, &self.loader.corrupt())?;
+                Err(self.saved_first(error))
+            }
+        }
+    }
+
     /// Writes the metrics of the steps that are done, waiting until at most
     /// `allowed` are under way; and saves what can now be saved.
     fn collect(&mut self, allowed: usize) -> Result<()> {
@@ -170,6 +174,24 @@ impl<'a> RunLoop<'a> {
             self.records.saved(&saved)?;
         }
         Ok(())
+    }
+
+    /// Saves the state after the last step, if that was not done yet.
+    fn save_last(&mut self) -> Result<()> {
+        self.collect(0)?;
+        if self.step > 0 && self.saved != Some(self.step) {
+            self.begin_save()?;
+            self.save_if_written()?;
+        }
+        Ok(())
+    }
+
+    /// `error` is none of the state, which must not be lost with it.
+    fn saved_first(&mut self, error: Error) -> Error {
+        if let Err(also) = self.save_last() {
+            tracing::error!("the state after step {} is lost: {also:#}", self.step);
+        }
+        error
     }
 
     /// Starts to copy the state; the steps go on.
@@ -239,7 +261,7 @@ impl<'a> RunLoop<'a> {
             .tell(step, "non_finite_loss", Severity::Error, &message, evidence)?;
         match self.config.on_unhealthy {
             OnUnhealthy::Continue => Ok(()),
-            OnUnhealthy::Stop => Err(Error::new(Unhealthy(message))),
+            OnUnhealthy::Stop => Err(Unhealthy(message).into()),
         }
     }
 

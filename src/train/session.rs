@@ -84,7 +84,12 @@ impl Session {
         check_aliasing(&executable, state.bytes())?;
 
         let held_out = match &pictures.test {
-            None => None,
+            None => {
+                tracing::info!(
+                    "held-out kNN is off: no labelled test split belongs to these pictures"
+                );
+                None
+            }
             Some(test) => Some(HeldOut::new(
                 &client,
                 config,

@@ -5,20 +5,23 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result};
 
 use super::devices::Devices;
+use super::parts::Parts;
 use crate::bad_input;
 use crate::checkpoint::{Dtype, HostTensor, Snapshot};
 use crate::graph::{DType, Input, Shape};
 use crate::pjrt::{Arg, Buffer, Pending};
 use crate::programs::{HostArray, Program};
 
-/// Name and shape of a tensor of the state.
+/// A tensor of the state.
 #[derive(Clone, Debug, PartialEq)]
 struct Tensor {
     name: String,
     shape: Shape,
+    /// What each device holds of it.
+    parts: Parts,
 }
 
-/// The state on the devices; each holds all of it.
+/// The state on the devices, as the program's arguments lie.
 pub struct DeviceState {
     tensors: Vec<Tensor>,
     /// By device, then in the program's order.
@@ -40,13 +43,15 @@ impl DeviceState {
         for input in &program.graph.inputs[..program.state] {
             let array = given.remove(&input.name);
             let array = check(input, array)?;
+            let sharding = input.sharding.as_ref();
             let copies = devices
-                .replicate(&array.data, array.shape)
+                .place(&array.data, array.shape, sharding)
                 .with_context(|| format!("cannot put {} on the devices", array.name))?;
             for (row, copy) in buffers.iter_mut().zip(copies) {
                 row.push(copy);
             }
             tensors.push(Tensor {
+                parts: Parts::of(array.shape, sharding, devices.len())?,
                 name: array.name,
                 shape: array.shape,
             });
@@ -77,10 +82,12 @@ impl DeviceState {
 
     /// Bytes on each device.
     pub fn bytes(&self) -> usize {
-        self.tensors.iter().map(|t| t.shape.bytes()).sum()
+        let bytes = |t: &Tensor| t.parts.dims().iter().product::<usize>() * t.shape.dtype.bytes();
+        self.tensors.iter().map(bytes).sum()
     }
 
-    /// The first device's tensors under `prefix`, by their names.
+    /// The first device's tensors under `prefix`, by their names: of those
+    /// that are split its part.
     pub fn under(&self, prefix: &str) -> Vec<(&str, &Buffer)> {
         let names = self.tensors.iter().map(|t| t.name.as_str());
         let first = self.buffers.iter().take(1).flatten();
@@ -89,12 +96,19 @@ impl DeviceState {
         all
     }
 
-    /// Starts to copy the state after step `step` from the first device. The
-    /// next step may be enqueued at once: the plugin orders its writes after
-    /// these reads.
+    /// Starts to copy the state after step `step`: from the first device, and
+    /// from all of them what is split. The next step may be enqueued at once:
+    /// the plugin orders its writes after these reads.
     pub fn copy_out(&self, step: u64) -> Result<Copy> {
-        let copies = self.under("").into_iter();
-        let copies = copies.map(|(_, buffer)| buffer.to_host_async());
+        let copies = self.tensors.iter().enumerate().map(|(i, tensor)| {
+            let holders = match tensor.parts.are_whole() {
+                true => 1,
+                false => self.buffers.len(),
+            };
+            let rows = self.buffers.iter().take(holders);
+            let copies = rows.map(|row| row[i].to_host_async());
+            copies.collect::<Result<Vec<_>, _>>()
+        });
         Ok(Copy {
             step,
             tensors: self.tensors.clone(),
@@ -126,7 +140,8 @@ fn check(input: &Input, array: Option<HostArray>) -> Result<HostArray> {
 pub struct Copy {
     pub step: u64,
     tensors: Vec<Tensor>,
-    copies: Vec<Pending>,
+    /// Of each tensor, its parts.
+    copies: Vec<Vec<Pending>>,
 }
 
 impl Copy {
@@ -136,13 +151,10 @@ impl Copy {
     /// That of the step which was to make the state.
     pub fn wait(self) -> Result<Snapshot> {
         let tensors = self.tensors.into_iter().zip(self.copies);
-        let tensors = tensors.map(|(tensor, copy)| {
-            Ok(HostTensor {
-                dtype: stored(tensor.shape.dtype),
-                shape: tensor.shape.dims().to_vec(),
-                data: copy.wait()?,
-                name: tensor.name,
-            })
+        let tensors = tensors.map(|(tensor, copies)| {
+            let parts = copies.into_iter().map(Pending::wait);
+            let data = tensor.parts.join(parts.collect::<Result<_, _>>()?)?;
+            Ok(host_tensor(tensor.name, tensor.shape, data))
         });
         Snapshot::new(self.step, tensors.collect::<Result<_>>()?)
     }
@@ -174,8 +186,18 @@ pub fn arrays(snapshot: Snapshot) -> Result<Vec<HostArray>> {
     arrays.collect()
 }
 
+/// An array as a checkpoint has it.
+pub fn host_tensor(name: String, shape: Shape, data: Vec<u8>) -> HostTensor {
+    HostTensor {
+        name,
+        dtype: stored(shape.dtype),
+        shape: shape.dims().to_vec(),
+        data,
+    }
+}
+
 /// An element type as the file format calls it.
-pub fn stored(dtype: DType) -> Dtype {
+fn stored(dtype: DType) -> Dtype {
     match dtype {
         DType::Pred => Dtype::BOOL,
         DType::I8 => Dtype::I8,

@@ -85,6 +85,7 @@ pub const MODULES: &[Module] = &[
         io: false,
         pure: false,
     },
+    with_io("plan", &["config", "error", "graph", "pjrt", "programs"]),
     with_io("train", &["*"]),
     with_io("cli", &["*"]),
 ];

@@ -56,15 +56,14 @@ fn a_text_file_named_jpg_is_a_corrupt_picture() {
 }
 
 #[test]
-fn a_picture_of_one_pixel_works() {
+fn a_picture_of_one_pixel_is_a_corrupt_picture() {
     let root = tempdir().unwrap();
-    for i in 0..4 {
-        let path = root.path().join(format!("{i}.png"));
-        image::save_buffer(path, &[9, 80, 200], 1, 1, image::ColorType::Rgb8).unwrap();
-    }
-    let mut loader = Loader::new(Arc::new(open(root.path())), config(4)).unwrap();
-    let batch = loader.next().unwrap().unwrap();
-    assert_eq!(batch.views[0][..], [9, 80, 200].repeat(4 * 64));
+    let path = root.path().join("dot.png");
+    image::save_buffer(path, &[9, 80, 200], 1, 1, image::ColorType::Rgb8).unwrap();
+    let error = format!("{:#}", open(root.path()).decode(0).unwrap_err());
+    assert!(error.contains("dot.png"), "{error}");
+    assert!(error.contains("has 1x1 pixels"), "{error}");
+    assert!(error.contains("4x4 and up"), "{error}");
 }
 
 fn config(batch: usize) -> LoaderConfig {

@@ -1,13 +1,13 @@
 //! The monitor in plain f64.
 
-use crate::{BATCH, Batch, CLASSES, DIM, ROWS};
+use crate::{Batch, DIM, ROWS};
 use xla_moco::programs::knn_queue::Vote;
 
 /// The queue in plain Rust, in f64: rows in the order of their places.
 #[derive(Default)]
 pub struct Reference {
-    rows: Vec<(Vec<f64>, i32, u32)>,
-    pointer: usize,
+    pub rows: Vec<(Vec<f64>, i32, u32)>,
+    pub pointer: usize,
 }
 
 impl Reference {

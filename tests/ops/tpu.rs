@@ -2,8 +2,7 @@
 //! needed.
 
 use xla_moco::graph::{DType, emit};
-use xla_moco::pjrt::install::{self, ResolveOptions};
-use xla_moco::pjrt::{CompileOptions, Plugin, Program, Topology};
+use xla_moco::pjrt::{CompileOptions, Program, Topology};
 
 use crate::module::Module;
 
@@ -15,11 +14,7 @@ fn tpus_take_every_op() {
 #[test]
 #[ignore = "run by tpus_take_every_op, alone in a process"]
 fn in_a_process_of_its_own() {
-    let known = install::candidates("tpu").unwrap()[0];
-    let path = install::installed(known, &ResolveOptions::default())
-        .unwrap()
-        .unwrap();
-    let plugin = Plugin::load(&path).unwrap();
+    let plugin = crate::support::tpu_plugin();
     let topology = Topology::new(&plugin, Some("v3:2x2"), &[]).unwrap();
     for (float, with_gradients) in [(DType::F32, true), (DType::BF16, false)] {
         let module = Module::new(float, float, with_gradients);

@@ -8,4 +8,5 @@ mod optimizer;
 mod step;
 #[path = "../support/mod.rs"]
 mod support;
+mod training;
 mod vit;

@@ -125,3 +125,10 @@ pub fn without_a_tpu(name: &str) {
     assert!(output.status.success(), "{told}\n{errors}");
     assert!(told.contains("1 passed"), "{told}");
 }
+
+/// libtpu, which [`without_a_tpu`] has found installed.
+pub fn tpu_plugin() -> Arc<Plugin> {
+    let known = install::candidates("tpu").unwrap()[0];
+    let path = install::installed(known, &ResolveOptions::default());
+    Plugin::load(&path.unwrap().unwrap()).unwrap()
+}

@@ -128,3 +128,26 @@ fn a_failed_evaluation_does_not_cost_the_state() {
     ended.refused(&["cannot classify the held-out pictures", "corrupt"]);
     assert_eq!(site.checkpoints(), [3]);
 }
+
+#[test]
+fn too_many_corrupt_pictures_do_not_cost_the_state() {
+    let site = Site::new();
+    let pictures = site.path("pictures");
+    synth(&pictures, 2, 112);
+    for i in 0..4 {
+        fs::write(pictures.join(format!("class_00/text{i}.jpg")), "no picture").unwrap();
+    }
+    let data = [
+        "--data",
+        text(&pictures),
+        "--set",
+        "checkpoint.every_steps=100",
+    ];
+    // Three are borne, whatever the limit.
+    site.train(&data)
+        .refused(&["4 of the", "are corrupt", "data check"]);
+    assert_eq!(site.lines("corrupt.jsonl").len(), 4);
+    let step = site.lines("metrics.jsonl").len();
+    assert!(step > 0, "the fourth is in the first batch");
+    assert_eq!(site.checkpoints(), [step as u64]);
+}

@@ -122,8 +122,8 @@ fn what_is_wrong_is_named_with_its_path() {
         (&["mesh.data=128"], &["`batch` (64)", "are: 128"]),
         (&["accumulate=2"], &["`accumulate` is 2; expected 1"]),
         (
-            &["optimizer_sharding=zero1"],
-            &["\"zero1\"", "\"replicated\""],
+            &["optimizer_sharding=zero3"],
+            &["\"zero3\"", "\"replicated\" or \"zero1\""],
         ),
         (
             &["on_unhealthy=rewind"],

@@ -24,6 +24,7 @@ mod index;
 mod reduce;
 mod reshape;
 mod slice;
+mod softmax;
 mod sort;
 mod unary;
 mod window;
@@ -44,6 +45,7 @@ pub use index::IndexDims;
 pub use reduce::{GeneralReduce, Reduce, ReduceKind};
 pub use reshape::{BroadcastInDim, Reshape, Transpose};
 pub use slice::{Concatenate, Pad, Reverse, Slice};
+pub use softmax::Softmax;
 pub use sort::{Sort, TopK};
 pub use unary::{Unary, UnaryKind};
 pub use window::{ReduceWindow, SelectAndScatter};
@@ -231,6 +233,7 @@ ops!(
     SelectAndScatter,
     ShardingConstraint,
     Slice,
+    Softmax,
     Sort,
     StopGradient,
     TopK,

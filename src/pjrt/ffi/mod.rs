@@ -28,6 +28,16 @@ pub use client::{DeviceHandle, MemoryInUse};
 pub use executable::CompiledMemory;
 pub use value::Value;
 
+/// The loader's own words, such as which library is missing, are the source
+/// of its error.
+fn in_words(error: &libloading::Error) -> String {
+    use std::error::Error;
+    match error.source() {
+        Some(reason) => format!("it cannot be loaded: {reason}"),
+        None => error.to_string(),
+    }
+}
+
 /// A loaded plugin's function table. It lives as long as the process, since
 /// plugins are never unloaded.
 #[derive(Clone, Copy)]
@@ -45,7 +55,7 @@ impl Api {
         // SAFETY: loading runs the library's initialisers. That is what
         // loading a plugin means; the user named the file or its hash is
         // pinned.
-        let library = unsafe { libloading::Library::new(path) }.map_err(|e| e.to_string())?;
+        let library = unsafe { libloading::Library::new(path) }.map_err(|e| in_words(&e))?;
         // Unloading a plugin would pull code from under its threads.
         let library = Box::leak(Box::new(library));
         // SAFETY: this is the entry point's type in every version of the API.

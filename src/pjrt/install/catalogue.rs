@@ -46,6 +46,11 @@ impl KnownPlugin {
         self.wheels.iter().map(|wheel| wheel.size).sum()
     }
 
+    /// The same in words.
+    pub fn download_in_words(&self) -> String {
+        format!("{:.0} MB", self.download_size() as f64 / 1e6)
+    }
+
     pub fn fits_this_machine(&self) -> bool {
         self.os == std::env::consts::OS && self.arch == std::env::consts::ARCH
     }

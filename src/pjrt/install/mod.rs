@@ -160,11 +160,11 @@ pub fn install(known: &KnownPlugin, options: &ResolveOptions) -> Result<PathBuf>
     std::fs::create_dir_all(&plugins)
         .with_context(|| format!("cannot make the cache folder {}", plugins.display()))?;
     info!(
-        "fetching the {} plugin {} {} with pip: {} MB, licence {}, kept in {}",
+        "fetching the {} plugin {} {} with pip: {}, licence {}, kept in {}",
         known.target,
         known.package(),
         known.version(),
-        known.download_size() / 1_000_000,
+        known.download_in_words(),
         known.licence,
         plugins.display()
     );

@@ -77,6 +77,19 @@ fn helpers() -> Vec<Row> {
     let x = || float(&[2, 3], -1.0, 1.0);
     vec![
         Row::new(
+            "Softmax",
+            "softmax",
+            vec![float(&[2, 3], -3.0, 3.0)],
+            |b, args| Ok(vec![b.softmax(args[0])?]),
+            |x| {
+                let e = |i: usize, j: usize| x[0].at(&[i, j]).exp();
+                let row = |i: usize| (0..3).map(|j| e(i, j)).sum::<f64>();
+                vec![Array::from_fn(&[2, 3], |i| e(i[0], i[1]) / row(i[0]))]
+            },
+        )
+        .refuses(&[f32s(&[])], "no last axis")
+        .refuses(&[f32s(&[2]).with_dtype(DType::I32)], "of i32s"),
+        Row::new(
             "Reduce",
             "mean",
             vec![x()],

@@ -1,0 +1,106 @@
+//! Methods on the views of a fixture: their first gradients, and steps of
+//! training.
+
+use xla_moco::config::RunConfig;
+use xla_moco::graph::block::Lowering;
+use xla_moco::graph::vjp::gradients;
+use xla_moco::graph::{Builder, DType, Shape, Value};
+use xla_moco::methods::{self, Step};
+use xla_moco::nn::{Role, Variables};
+use xla_moco::programs::train_step::{TrainStep, Views, build, initial_state};
+
+use crate::fixture::{Program, Tensor, Tensors, client};
+
+/// `loss` of the first views from the state `init`, and the gradient of each
+/// trained parameter under its name.
+pub fn first_gradients(fixture: &Tensors, config: &RunConfig, init: Tensors) -> Tensors {
+    let b = Builder::new();
+    let mut inputs = init;
+    let specs = methods::specs(config);
+    let variables = Variables::new(specs.iter().map(|spec| {
+        let value = b.input(&spec.name, Shape::new(DType::F32, &spec.dims));
+        (spec.name.clone(), value)
+    }));
+    let views = ["x1.0", "x2.0"].map(|name| b.input(name, fixture[name].shape));
+    let momentum = b.input("m", Shape::scalar(DType::F32));
+    methods::prepare(&b, config, &variables).unwrap();
+    let trained: Vec<_> = specs.iter().filter(|s| s.role == Role::Trained).collect();
+    let wrt: Vec<Value> = trained
+        .iter()
+        .map(|spec| variables.get(&spec.name).unwrap())
+        .collect();
+    let forward = methods::forward(&Step {
+        b: &b,
+        config,
+        lowering: Lowering::Unrolled,
+        variables: &variables,
+        views,
+        momentum,
+    })
+    .unwrap();
+    b.output("loss", forward.loss);
+    let found = gradients(&b, forward.loss, &wrt).unwrap();
+    for (spec, gradient) in trained.iter().zip(found) {
+        b.output(&spec.name, gradient);
+    }
+    for name in ["x1.0", "x2.0"] {
+        inputs.insert(name.into(), fixture[name].clone());
+    }
+    let m = fixture["m"].values()[0] as f32;
+    inputs.insert("m".into(), Tensor::f32(&[], &[m]));
+    Program::new(&client(), b.finish().unwrap()).call(&inputs)
+}
+
+/// What training gave.
+pub struct Trained {
+    pub state: Tensors,
+    /// Names of the metrics, and their values after each step.
+    pub names: Vec<String>,
+    pub metrics: Vec<Vec<f64>>,
+}
+
+/// So many whole steps of the fixture from the state `init`.
+pub fn train(fixture: &Tensors, config: &RunConfig, init: Tensors, steps: usize) -> Trained {
+    let spec = TrainStep {
+        config,
+        views: Views::Normalised,
+        queue: 0,
+        classes: 0,
+        lowering: Lowering::Unrolled,
+    };
+    let program = build(&spec).unwrap();
+    let names = program.metrics.clone();
+    let program = Program::new(&client(), program.graph);
+    let array = |array: xla_moco::programs::HostArray| {
+        let (shape, bytes) = (array.shape, array.data);
+        (array.name, Tensor { shape, bytes })
+    };
+    let mut state: Tensors = initial_state(&spec).into_iter().map(array).collect();
+    for (name, tensor) in init {
+        let old = state.insert(name.clone(), tensor);
+        assert!(old.is_some(), "{name} is no part of the state");
+    }
+    let (rates, momenta) = (fixture["lr"].values(), fixture["m"].values());
+    let mut metrics = Vec::new();
+    for t in 0..steps {
+        let mut inputs = state;
+        for view in [1, 2] {
+            let tensor = fixture[&format!("x{view}.{t}")].clone();
+            inputs.insert(format!("view{view}"), tensor);
+        }
+        inputs.insert("lr".into(), Tensor::f32(&[], &[rates[t] as f32]));
+        inputs.insert("momentum".into(), Tensor::f32(&[], &[momenta[t] as f32]));
+        let step = Tensor {
+            shape: Shape::scalar(DType::I32),
+            bytes: (t as i32).to_le_bytes().to_vec(),
+        };
+        inputs.insert("step".into(), step);
+        state = program.call(&inputs);
+        metrics.push(state.remove("metrics").unwrap().values());
+    }
+    Trained {
+        state,
+        names,
+        metrics,
+    }
+}
