@@ -5,6 +5,7 @@ mod fixture;
 mod layers;
 mod methods;
 mod optimizer;
+mod probe;
 mod step;
 #[path = "../support/mod.rs"]
 mod support;
