@@ -91,7 +91,7 @@ pub fn run(args: Args) -> Result<()> {
             let set = training_set(&config).unwrap_or(UNKNOWN);
             train_step::build(&TrainStep::of_run(&config, set, platform(&args.pjrt)))?
         }
-        Program::Features => features::build(&config, config.batch)?,
+        Program::Features => features::build(&config, config.batch, features::Length::One)?,
     };
     if let Some(path) = &args.arguments {
         let pictures = Pictures::open(&config.data)?;

@@ -7,11 +7,13 @@
 
 mod configs;
 mod data;
+mod evaluation;
 mod export;
 mod inspect;
 mod knn;
 mod options;
 pub mod plugins;
+mod probe;
 mod table;
 mod train;
 mod training_set;
@@ -53,6 +55,7 @@ enum Command {
     Export(export::Args),
     Inspect(inspect::Args),
     Knn(knn::Args),
+    Probe(probe::Args),
     Configs(configs::Args),
     /// Lists, installs and checks PJRT plugins.
     #[command(after_long_help = "Example:\n  xla-moco plugins install cpu")]
@@ -92,6 +95,7 @@ fn run(command: Command) -> Result<()> {
         Command::Export(args) => export::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Knn(args) => knn::run(args),
+        Command::Probe(args) => probe::run(args),
         Command::Configs(args) => configs::run(args),
         Command::Plugins(args) => plugins::run(args),
         Command::Data(args) => data::run(&args),

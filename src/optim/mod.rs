@@ -1,3 +1,4 @@
 //! Optimizers: how gradients change parameters.
 
 pub mod adamw;
+pub mod sgd;

@@ -4,6 +4,7 @@ pub mod augment;
 pub mod features;
 pub mod knn_queue;
 pub mod neighbours;
+pub mod probe_step;
 pub mod summary;
 pub mod train_step;
 
