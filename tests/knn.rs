@@ -6,14 +6,10 @@ mod support;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use serde_json::Value as Json;
+use support::evaluation::{json, refused, run_folder};
 use support::{f32_bytes, on_each_cpu_plugin};
-use xla_moco::checkpoint::{Dtype, HostTensor, Origin, RunDir, Snapshot, save};
-use xla_moco::config::{Override, RunConfig};
 use xla_moco::eval::extract::Features;
 use xla_moco::eval::knn::search;
-use xla_moco::graph::DType;
-use xla_moco::programs::features;
 use xla_moco::rng::{Purpose, Stream};
 
 /// 300 queries: two chunks and a part of a third.
@@ -65,37 +61,6 @@ fn the_search_is_exhaustive_and_in_order() {
     });
 }
 
-/// A run folder whose checkpoint holds random variables.
-fn run_folder(root: &Path) -> RunDir {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/quickstart.json");
-    let small = serde_json::json!({"classes": 4, "images": 200, "test_images": 40, "size": 32});
-    let config = RunConfig::load(&path, &[Override::new("data.synthetic", small)]).unwrap();
-    let run = RunDir::create(root).unwrap();
-    run.write_config(&config.to_value()).unwrap();
-    let program = features::build(&config, 1, features::Length::One).unwrap();
-    let inputs = &program.graph.inputs[..program.graph.inputs.len() - 1];
-    let random = |(i, input): (usize, &xla_moco::graph::Input)| {
-        let mut stream = Stream::new(5, Purpose::Test, (i as u32, 0));
-        let count = input.value.shape.len();
-        assert_eq!(input.value.shape.dtype, DType::F32);
-        let values: Vec<f32> = (0..count).map(|_| 0.1 * stream.normal() as f32).collect();
-        HostTensor {
-            name: input.name.clone(),
-            dtype: Dtype::F32,
-            shape: input.value.shape.dims().to_vec(),
-            data: f32_bytes(&values),
-        }
-    };
-    let tensors = inputs.iter().enumerate().map(random).collect();
-    save(
-        &run,
-        &Snapshot::new(12, tensors).unwrap(),
-        &Origin::default(),
-    )
-    .unwrap();
-    run
-}
-
 fn knn(checkpoint: &Path, more: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_xla-moco"))
         .arg("knn")
@@ -106,24 +71,10 @@ fn knn(checkpoint: &Path, more: &[&str]) -> Output {
         .unwrap()
 }
 
-/// Fails unless the command refuses with these words.
-fn refused(output: &Output, words: &str) {
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(2), "{told}");
-    assert!(told.contains(words), "expected {words:?} in: {told}");
-    assert!(output.stdout.is_empty());
-}
-
-fn json(output: &Output) -> Json {
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{told}");
-    serde_json::from_slice(&output.stdout).expect("one JSON object and nothing else")
-}
-
 #[test]
 fn the_command_tells_accuracy_and_protocol() {
     let folder = tempfile::tempdir().unwrap();
-    let run = run_folder(&folder.path().join("run"));
+    let run = run_folder(&folder.path().join("run"), &[]);
     let of_run = json(&knn(run.root(), &["--json", "--k", "5"]));
     let top1 = of_run["top1"].as_f64().unwrap();
     assert!((0.0..=100.0).contains(&top1));
@@ -175,7 +126,7 @@ fn the_command_tells_accuracy_and_protocol() {
 #[test]
 fn what_cannot_be_used_is_refused_in_words() {
     let folder = tempfile::tempdir().unwrap();
-    let run = run_folder(&folder.path().join("run"));
+    let run = run_folder(&folder.path().join("run"), &[]);
     let root = run.root();
     refused(&knn(root, &["--k", "201"]), "more neighbours than the bank");
     refused(&knn(root, &["--data", "/no/such/folder"]), "no such folder");

@@ -8,5 +8,4 @@
 pub mod extract;
 pub mod knn;
 pub mod probe;
-mod probe_feed;
 pub mod vote;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 
-use super::extract::Features;
-use super::probe::Protocol;
+use super::super::extract::Features;
+use super::Protocol;
 use crate::config::RunConfig;
 use crate::data::{Dataset, Loader, LoaderConfig, Sampler};
 use crate::pjrt::Buffer;
