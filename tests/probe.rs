@@ -324,7 +324,10 @@ fn what_cannot_be_used_is_refused_in_words() {
         (&["--lr", "0.1,-1"], "-1 is not above 0"),
         (&["--lr", "inf"], "inf is not above 0"),
         (&["--held-out", "1"], "expected a share between 0 and 1"),
-        (&["--set", "model.dim=64"], "the run's model needs"),
+        (
+            &["--set", "model.dim=64", "--batch", "32"],
+            "the run's model needs",
+        ),
     ];
     for (more, words) in cases {
         refused(&probe(root, more), words);

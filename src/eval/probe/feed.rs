@@ -18,7 +18,7 @@ pub(super) enum Feed {
         batch: usize,
         sampler: Sampler,
     },
-    Decoded(Loader),
+    Decoded(Box<Loader>),
 }
 
 impl Feed {
@@ -44,7 +44,8 @@ impl Feed {
             rows: 0..protocol.batch,
             steps: 0..steps,
         };
-        Ok(Self::Decoded(Loader::new(data.clone(), loader)?))
+        let loader = Loader::new(data.clone(), loader)?;
+        Ok(Self::Decoded(Box::new(loader)))
     }
 
     pub fn steps_per_epoch(&self) -> u64 {
