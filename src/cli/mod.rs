@@ -8,11 +8,13 @@
 mod compile;
 mod configs;
 mod data;
+mod evaluation;
 mod export;
 mod inspect;
 mod knn;
 mod options;
 pub mod plugins;
+mod probe;
 mod status;
 mod table;
 mod train;
@@ -50,6 +52,7 @@ enum Command {
     Inspect(inspect::Args),
     Compile(compile::Args),
     Knn(knn::Args),
+    Probe(probe::Args),
     Status(status::Args),
     Configs(configs::Args),
     /// Lists, installs and checks PJRT plugins.
@@ -91,6 +94,7 @@ fn run(command: Command) -> Result<()> {
         Command::Inspect(args) => inspect::run(args),
         Command::Compile(args) => compile::run(args),
         Command::Knn(args) => knn::run(args),
+        Command::Probe(args) => probe::run(args),
         Command::Status(args) => status::run(&args),
         Command::Configs(args) => configs::run(args),
         Command::Plugins(args) => plugins::run(args),

@@ -14,6 +14,11 @@ pub fn l2_normalize(b: &Builder, x: Value) -> Result<Value> {
 /// Softmax cross-entropy of `logits` [N, classes] against `labels` (i32 [N]),
 /// mean over the rows.
 pub fn cross_entropy(b: &Builder, logits: Value, labels: Value) -> Result<Value> {
+    b.mean(cross_entropies(b, logits, labels)?, &[0])
+}
+
+/// As [`cross_entropy`], that of each row: [N].
+pub fn cross_entropies(b: &Builder, logits: Value, labels: Value) -> Result<Value> {
     let highest = b.stop_gradient(b.reduce_max(logits, &[1])?)?;
     let shifted = b.sub(logits, b.spread(highest, logits, &[1])?)?;
     let total = b.log(b.sum(b.exp(shifted)?, &[1])?)?;
@@ -22,7 +27,7 @@ pub fn cross_entropy(b: &Builder, logits: Value, labels: Value) -> Result<Value>
     let wanted = b.compare(crate::graph::ops::Comparison::Eq, classes, labels)?;
     let picked = b.select(wanted, shifted, b.full_like(shifted, 0.0)?)?;
     let picked = b.sum(picked, &[1])?;
-    b.mean(b.sub(total, picked)?, &[0])
+    b.sub(total, picked)
 }
 
 /// How far the directions of the rows of `x` [N, D] spread: the standard

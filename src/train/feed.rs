@@ -43,6 +43,7 @@ pub fn loader(config: &RunConfig, pictures: &Pictures, steps: Range<u64>) -> Res
         seed: config.seed,
         batch: config.batch,
         px: config.model.image_size as u32,
+        views: 2,
         augment: config.augment.clone(),
         workers: config.data.worker_count(),
         prefetch: config.data.prefetch,
