@@ -29,7 +29,7 @@ fn main() {
     ] {
         let spec = TrainStep {
             lowering,
-            ..TrainStep::of_run(&config, IMAGENET, "tpu")
+            ..TrainStep::of_run(&config, IMAGENET)
         };
         let (mut builds, mut texts, mut sizes) = (Vec::new(), Vec::new(), (0, 0));
         for _ in 0..ROUNDS {

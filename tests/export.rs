@@ -202,4 +202,8 @@ fn inspect_counts_and_shows_the_mesh() {
         |start: &str| -> Vec<&str> { line(start).split_whitespace().rev().take(4).collect() };
     assert_eq!(held("view1"), ["12..16", "8..12", "4..8", "0..4"]);
     assert_eq!(held("base_encoder.*"), ["all"; 4]);
+    // Keys of both views, from all devices: 16 pictures, 128 numbers, f32.
+    let gathered = |line: &&str| line.contains("all-gather") && line.contains("loss/");
+    let keys = text.lines().find(gathered).unwrap();
+    assert!(keys.contains("16.4 kB"), "{keys}");
 }

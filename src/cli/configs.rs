@@ -160,7 +160,7 @@ fn build(config: &RunConfig) -> Result<()> {
         images: 1_281_167,
         classes: 1000,
     };
-    train_step::build(&TrainStep::of_run(config, set, "tpu"))?.text();
+    train_step::build(&TrainStep::of_run(config, set))?.text();
     Ok(())
 }
 

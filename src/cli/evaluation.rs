@@ -86,8 +86,8 @@ impl Subject {
     }
 
     /// What features a number is of.
-    pub fn layer(&self) -> &'static str {
-        "class token after the final norm, base encoder"
+    pub fn layer(&self) -> String {
+        format!("{}, base encoder", self.config.model.features_are())
     }
 
     /// How pictures that are not augmented are cut.

@@ -40,8 +40,8 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t = Program::TrainStep)]
     pub program: Program,
 
-    /// The PJRT plugin whose HLO is written, and for which the program is
-    /// lowered: cpu, gpu, tpu, or the path of a plugin's library
+    /// The PJRT plugin whose HLO is written: cpu, gpu, tpu, or the path of a
+    /// plugin's library
     #[arg(long, value_name = "PLUGIN", default_value = "cpu")]
     pub pjrt: String,
 
@@ -95,8 +95,7 @@ pub fn run(args: Args) -> Result<()> {
             };
             let set = pictures.as_ref().map(Pictures::training_set);
             let set = set.unwrap_or(training_set::UNKNOWN);
-            let program =
-                train_step::build(&TrainStep::of_run(&config, set, platform(&args.pjrt)))?;
+            let program = train_step::build(&TrainStep::of_run(&config, set))?;
             if let (Some(path), Some(pictures)) = (&args.arguments, &pictures) {
                 let arguments = first_arguments(&config, pictures, &program)?;
                 atomic::replace(path, |file| arguments.write(file).map(|_| ()))?;
@@ -120,14 +119,6 @@ pub fn run(args: Args) -> Result<()> {
         atomic::write_file(&out.with_extension("signature.json"), signature.as_bytes())?;
     }
     Ok(())
-}
-
-/// The platform's name that the plugin behind a name gives itself.
-fn platform(pjrt: &str) -> &str {
-    match pjrt {
-        "gpu" => "cuda",
-        name => name,
-    }
 }
 
 fn hlo(program: &programs::Program, pjrt: &str, config: &RunConfig) -> Result<HloText> {

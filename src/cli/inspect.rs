@@ -8,11 +8,15 @@ use anyhow::Result;
 use serde_json::Value;
 
 use super::table::{aligned, grouped};
+use super::target;
 use super::training_set::{UNKNOWN, pictures};
 use super::{ConfigArgs, print};
-use crate::config::{Method, MomentumSchedule, PatchProjection, RunConfig, word};
+use crate::config::{
+    Backbone, Method, Model, MomentumSchedule, PatchProjection, Position, RunConfig, word,
+};
 use crate::graph::cost::{self, amount};
 use crate::methods;
+use crate::plan;
 use crate::programs::Program;
 use crate::programs::summary::{Part, summary};
 use crate::programs::train_step::{self, TrainStep, TrainingSet};
@@ -21,28 +25,42 @@ use crate::programs::train_step::{self, TrainStep, TrainingSet};
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Examples:
   xla-moco inspect --config configs/paper/moco_v3_vit_b16_300ep.json
-  xla-moco inspect --config configs/quickstart.json --devices 4 --shardings")]
+  xla-moco inspect --config configs/quickstart.json --devices 4 --shardings
+  xla-moco inspect --config configs/paper/moco_v3_vit_b16_300ep.json --shardings \\
+      --target tpu:v3:8x16")]
 pub struct Args {
     #[command(flatten)]
     pub config: ConfigArgs,
 
-    /// Show how each array lies on the mesh
+    /// Show how each array lies on the mesh, and what the devices exchange
     #[arg(long)]
     pub shardings: bool,
+
+    /// Whose compiler is asked for that, as `compile` takes it; by default the
+    /// CPU's, for as many devices as the configuration says
+    #[arg(long, value_name = "TARGET", requires = "shardings")]
+    pub target: Option<String>,
 }
 
 pub fn run(args: Args) -> Result<()> {
-    let config = args.config.load()?;
+    let (machine, config) = match (args.shardings, &args.target) {
+        (false, _) => (None, args.config.load()?),
+        (true, target) => {
+            let (machine, config) = target::open(target.as_deref(), &args.config)?;
+            (Some(machine), config)
+        }
+    };
     let set = pictures(&config).map(|pictures| pictures.training_set());
-    // The lowering is that of the platform which `train` takes by default.
-    let spec = TrainStep::of_run(&config, set.unwrap_or(UNKNOWN), "cpu");
+    let spec = TrainStep::of_run(&config, set.unwrap_or(UNKNOWN));
     let program = train_step::build(&spec)?;
     let mut text = described(&config, set, &spec, &program)?;
     text += "\n";
     text += &model(&config)?;
-    if args.shardings {
+    if let Some(machine) = machine {
         text += "\n";
         text += &shardings::picture(&program);
+        text += "\n";
+        text += &plan::report(&machine, &spec, None)?.collectives_text();
     }
     print(&text)
 }
@@ -65,6 +83,46 @@ fn numbers(method: &Method) -> String {
     text
 }
 
+/// The backbone and its numbers.
+fn backbone(model: &Model) -> String {
+    let size = model.image_size;
+    match &model.backbone {
+        Backbone::Vit(vit) => format!(
+            "{} blocks, {} wide, {} heads, MLP {}, {} norm before it\n           {size} px in \
+             patches of {}: {} tokens; {} projection, {} positions, output \"{}\"",
+            vit.blocks,
+            vit.dim,
+            vit.heads,
+            vit.mlp_ratio * vit.dim,
+            word(&vit.mlp_norm),
+            vit.patch,
+            vit.tokens(size),
+            match vit.patch_projection {
+                PatchProjection::Frozen => "frozen random",
+                PatchProjection::Learned => "learned",
+                PatchProjection::BatchNorm => "batch-normalised",
+                PatchProjection::WeightNorm => "weight-normalised",
+                PatchProjection::ConvStem => "convolutional",
+            },
+            match vit.position {
+                Position::SinCos => "sin-cos",
+                Position::Learned => "learned",
+                Position::None => "no",
+            },
+            word(&vit.output),
+        ),
+        Backbone::ResNet(net) => format!(
+            "ResNet of {} {} blocks in {} stages, {} wide to {}, {} stem; {size} px",
+            net.stages.iter().sum::<usize>(),
+            word(&net.block),
+            net.stages.len(),
+            net.width,
+            model.features(),
+            word(&net.stem),
+        ),
+    }
+}
+
 /// What the configuration resolves to, a line for each matter.
 fn described(
     config: &RunConfig,
@@ -77,25 +135,11 @@ fn described(
         writeln!(text, "{title}\n")?;
     }
     let (model, method) = (&config.model, &config.method);
+    writeln!(text, "model      {}", backbone(model))?;
     writeln!(
         text,
-        "model      {} blocks, {} wide, {} heads, MLP {}; {} px in patches of {}: {} tokens",
-        model.blocks,
-        model.dim,
-        model.heads,
-        model.mlp_ratio * model.dim,
-        model.image_size,
-        model.patch,
-        1 + model.patches()
-    )?;
-    writeln!(
-        text,
-        "           computes in {}, {} patch projection",
+        "           computes in {}",
         crate::models::compute_dtype(model.compute_dtype).mlir(),
-        match model.patch_projection {
-            PatchProjection::Frozen => "frozen random",
-            PatchProjection::Learned => "learned",
-        }
     )?;
     writeln!(
         text,
@@ -139,8 +183,12 @@ fn described(
     let bytes: usize = state.iter().map(|input| input.value.shape.bytes()).sum();
     writeln!(
         text,
-        "step       {} lowering, {} ops, {} a picture, {} of state in {} arrays",
-        format!("{:?}", spec.lowering).to_lowercase(),
+        "step       {} lowering, {}{} ops, {} a picture, {} of state in {} arrays",
+        spec.lowering.name(),
+        match config.accumulate {
+            1 => String::new(),
+            chunks => format!("{chunks} chunks, "),
+        },
         grouped(program.graph.nodes().len() as u64),
         amount(
             cost::matmul_flops(&program.graph) as f64 / config.batch as f64,

@@ -13,10 +13,12 @@ mod export;
 mod inspect;
 mod knn;
 mod options;
-pub mod plugins;
+pub mod plan;
+mod plugins;
 mod probe;
 mod status;
 mod table;
+mod target;
 mod train;
 mod training_set;
 
@@ -51,6 +53,7 @@ enum Command {
     Export(export::Args),
     Inspect(inspect::Args),
     Compile(compile::Args),
+    Plan(plan::Args),
     Knn(knn::Args),
     Probe(probe::Args),
     Status(status::Args),
@@ -93,6 +96,7 @@ fn run(command: Command) -> Result<()> {
         Command::Export(args) => export::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Compile(args) => compile::run(args),
+        Command::Plan(args) => plan::run(args),
         Command::Knn(args) => knn::run(args),
         Command::Probe(args) => probe::run(args),
         Command::Status(args) => status::run(&args),

@@ -58,6 +58,7 @@ impl ConfigArgs {
         );
         overrides.extend(self.set.iter().cloned());
         let config = RunConfig::load(&self.config, &overrides)?;
+        crate::models::check_accumulate(&config)?;
         for warning in config.warnings() {
             tracing::warn!("{warning}");
         }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use super::{ConfigArgs, PjrtArgs, print, status};
-use crate::train::{self, End, Options, Outcome};
+use crate::train::{self, End, Job, Options, Outcome};
 
 /// Pre-train a model, or go on with a run
 ///
@@ -33,9 +33,35 @@ pub struct Args {
     /// Stop after this step, with a checkpoint; the schedule stays as it is
     #[arg(long, value_name = "N")]
     pub steps: Option<u64>,
+
+    /// Where the hosts of one job meet: file:/shared/folder, or
+    /// redis://HOST:PORT
+    ///
+    /// For GPUs of several machines: the same command on each, with its own
+    /// --host-id. A TPU pod's hosts know each other. With --pjrt cpu the hosts
+    /// simulate such a job: each runs the whole program, on rows that they
+    /// exchange through the store. --out is a folder that all hosts share.
+    #[arg(long, value_name = "STORE", requires_all = ["num_hosts", "host_id"])]
+    pub coordinator: Option<String>,
+
+    /// Hosts that train together
+    #[arg(long, value_name = "N", requires = "coordinator")]
+    pub num_hosts: Option<usize>,
+
+    /// This host's number, from 0
+    #[arg(long, value_name = "N", requires = "coordinator")]
+    pub host_id: Option<usize>,
 }
 
 pub fn run(args: Args) -> Result<()> {
+    let job = match (args.coordinator, args.num_hosts, args.host_id) {
+        (Some(coordinator), Some(hosts), Some(host)) => Some(Job {
+            coordinator,
+            hosts,
+            host,
+        }),
+        _ => None,
+    };
     let outcome = train::run(&Options {
         config: args.config.load()?,
         out: match args.out {
@@ -45,6 +71,7 @@ pub fn run(args: Args) -> Result<()> {
         pjrt: args.pjrt.pjrt,
         compile_cache: !args.pjrt.no_compile_cache,
         steps: args.steps,
+        job,
     })?;
     print(&summary(&outcome, &args.config.config)?)?;
     status::or_unhealthy(&outcome.health)

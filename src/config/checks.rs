@@ -12,8 +12,6 @@ use super::RunConfig;
 use super::schedule::{Length, Warmup};
 use crate::bad_input;
 
-/// Tokens beyond which no attention matrix would fit anyway.
-const MOST_PATCHES: usize = 65_536;
 /// Steps and other counts that must stay exact in f64 and far from overflow.
 const MOST_STEPS: u64 = 1 << 40;
 const MOST_PICTURES: usize = 1 << 32;
@@ -32,6 +30,8 @@ impl RunConfig {
     pub(super) fn check(&self) -> Result<()> {
         within("batch", self.batch, 1..=1 << 20)?;
         within("mesh.data", self.mesh.data, 1..=1 << 16)?;
+        let deadline = self.mesh.deadline_seconds as usize;
+        within("mesh.deadline_seconds", deadline, 1..=1 << 30)?;
         if !self.batch.is_multiple_of(self.mesh.data) {
             return Err(bad_input!(
                 "`batch` ({}) is not divisible by `mesh.data` ({} devices); nearest batches that \
@@ -41,12 +41,7 @@ impl RunConfig {
                 nearest_multiples(self.batch, self.mesh.data),
             ));
         }
-        if self.accumulate != 1 {
-            return Err(bad_input!(
-                "`accumulate` is {}; expected 1: each batch makes one update",
-                self.accumulate
-            ));
-        }
+        self.check_accumulate()?;
         self.check_model()?;
         self.check_method()?;
         self.check_optimizer()?;
@@ -56,49 +51,28 @@ impl RunConfig {
         self.check_intervals()
     }
 
-    fn check_model(&self) -> Result<()> {
-        let m = &self.model;
-        within("model.blocks", m.blocks, 1..=1024)?;
-        within("model.dim", m.dim, 4..=65_536)?;
-        within("model.heads", m.heads, 1..=1024)?;
-        within("model.mlp_ratio", m.mlp_ratio, 1..=64)?;
-        within("model.image_size", m.image_size, 1..=8192)?;
-        within("model.patch", m.patch, 1..=m.image_size)?;
-        if !m.image_size.is_multiple_of(m.patch) {
-            return Err(bad_input!(
-                "`model.patch` ({}) does not divide `model.image_size` ({}); nearest sizes that it \
-                 divides: {}",
-                m.patch,
-                m.image_size,
-                nearest_multiples(m.image_size, m.patch),
-            ));
+    fn check_accumulate(&self) -> Result<()> {
+        let on_each = self.batch / self.mesh.data;
+        within("accumulate", self.accumulate, 1..=1 << 20)?;
+        if on_each.is_multiple_of(self.accumulate) {
+            return Ok(());
         }
-        if m.patches() > MOST_PATCHES {
-            return Err(bad_input!(
-                "`model.image_size` ({}) over `model.patch` ({}) gives {} patches; at most \
-                 {MOST_PATCHES} are supported: raise `model.patch`",
-                m.image_size,
-                m.patch,
-                m.patches(),
-            ));
-        }
-        if !m.dim.is_multiple_of(m.heads) {
-            return Err(bad_input!(
-                "`model.heads` ({}) does not divide `model.dim` ({}); nearest dims that it \
-                 divides: {}",
-                m.heads,
-                m.dim,
-                nearest_multiples(m.dim, m.heads),
-            ));
-        }
-        if !m.dim.is_multiple_of(4) {
-            return Err(bad_input!(
-                "`model.dim` ({}) is not divisible by 4, as 2-D sin-cos positions need; nearest: {}",
-                m.dim,
-                nearest_multiples(m.dim, 4),
-            ));
-        }
-        Ok(())
+        let divides = |k: &usize| on_each.is_multiple_of(*k);
+        let below = (1..self.accumulate.min(on_each)).rev().find(divides);
+        let above = (self.accumulate..=on_each).find(divides);
+        let nearest: Vec<String> = [below, above]
+            .into_iter()
+            .flatten()
+            .map(|k| k.to_string())
+            .collect();
+        Err(bad_input!(
+            "`accumulate` ({}) does not divide the {on_each} pictures of `batch` ({}) that each of \
+             `mesh.data` ({}) devices holds; nearest that do: {}",
+            self.accumulate,
+            self.batch,
+            self.mesh.data,
+            nearest.join(", "),
+        ))
     }
 
     fn check_schedule(&self) -> Result<()> {
@@ -256,7 +230,7 @@ pub(super) fn positive(key: &str, value: f64) -> Result<()> {
 }
 
 /// The multiples of `unit` on either side of `value`.
-fn nearest_multiples(value: usize, unit: usize) -> String {
+pub(super) fn nearest_multiples(value: usize, unit: usize) -> String {
     let below = value / unit * unit;
     match below {
         0 => unit.to_string(),

@@ -30,9 +30,11 @@ const EFFECTS: &[(&str, Effect)] = &[
     ("eval.every_steps", Effect::Nothing),
     ("eval.at_start", Effect::Nothing),
     ("on_unhealthy", Effect::Nothing),
-    ("mesh", Effect::Rounding),
     ("monitor.in_step", Effect::Rounding),
+    ("mesh.data", Effect::Rounding),
+    ("mesh.deadline_seconds", Effect::Nothing),
     ("lowering", Effect::Rounding),
+    ("accumulate", Effect::Rounding),
     ("optimizer_sharding", Effect::Rounding),
 ];
 

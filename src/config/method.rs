@@ -4,8 +4,8 @@ use anyhow::Result;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::RunConfig;
 use super::checks::{positive, within, word};
+use super::{Backbone, Model, RunConfig};
 use crate::bad_input;
 
 /// The self-supervised method (Sec. 6.1).
@@ -18,6 +18,7 @@ pub enum MethodName {
     SimClr,
     Byol,
     SwAv,
+    SimSiam,
 }
 
 /// How the momentum coefficient moves over a run.
@@ -98,7 +99,7 @@ pub struct Swav {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Method {
     pub name: MethodName,
-    /// tau of the loss; none where the loss has none (BYOL).
+    /// tau of the loss; none where the loss has none (BYOL, SimSiam).
     pub temperature: Option<f64>,
     pub loss_scale: LossScale,
     /// Of the momentum encoder, at the first step; 0 where there is none.
@@ -120,7 +121,7 @@ impl MethodName {
     }
 
     pub fn has_predictor(self) -> bool {
-        self.has_momentum_encoder()
+        self.has_momentum_encoder() || self == Self::SimSiam
     }
 }
 
@@ -131,7 +132,7 @@ impl MethodName {
 pub(super) struct WrittenMethod {
     #[serde(default)]
     name: MethodName,
-    /// If absent: 0.2; simclr and swav 0.1; byol has none.
+    /// If absent: 0.2, on a ResNet 1; simclr and swav 0.1; byol and simsiam have none.
     temperature: Option<f64>,
     /// Of the contrastive loss; "two_tau" if absent, "one" for the others.
     loss_scale: Option<LossScale>,
@@ -139,11 +140,12 @@ pub(super) struct WrittenMethod {
     momentum: Option<f64>,
     #[serde(default)]
     momentum_schedule: MomentumSchedule,
-    /// If absent: 3 layers, 4096 hidden, 256 out; swav 2, 2048, 128.
+    /// If absent: 3 layers, 4096 hidden, 256 out; swav 2, 2048, 128; simsiam 3,
+    /// 2048, 2048. On a ResNet 2, 4096, 256; simclr and swav 2, 2048, 128.
     #[serde(default)]
     projector: WrittenHead,
-    /// If absent: 2 layers, 4096 hidden, as many out as the projector. 0
-    /// layers: none.
+    /// If absent: 2 layers, 4096 hidden (simsiam 512), as many out as the
+    /// projector. 0 layers: none.
     #[serde(default)]
     predictor: WrittenHead,
     /// If absent: "apart"; simclr and swav "together".
@@ -160,7 +162,8 @@ struct WrittenHead {
     layers: Option<usize>,
     hidden: Option<usize>,
     out: Option<usize>,
-    /// If absent: "all"; byol "hidden", swav "none".
+    /// If absent: "all"; byol "hidden", swav "none". On a ResNet also swav and
+    /// the predictor of moco_v3 "hidden", as everywhere that of simsiam.
     norm: Option<HeadNorm>,
 }
 
@@ -179,20 +182,33 @@ struct WrittenSwav {
     queue: Option<usize>,
 }
 
+/// Sizes and norms of heads: (projector's layers, hidden and output width),
+/// BN of the projector, BN of the predictor.
+type HeadDefaults = ((usize, usize, usize), HeadNorm, HeadNorm);
+
+/// On a ViT the paper's (Sec. 5; appendix A, "MLP heads in BYOL and SwAV"). On
+/// a ResNet the public code's of each method: of MoCo v3, SimCLR, BYOL and SwAV.
+fn head_defaults(name: MethodName, model: &Model) -> HeadDefaults {
+    use HeadNorm::{All, Hidden, None};
+    use MethodName::{Byol, MocoV3, SimClr, SimSiam, SwAv};
+    match (&model.backbone, name) {
+        (Backbone::Vit(_), MocoV3 | SimClr) => ((3, 4096, 256), All, All),
+        (Backbone::Vit(_), Byol) => ((3, 4096, 256), Hidden, Hidden),
+        (Backbone::Vit(_), SwAv) => ((2, 2048, 128), None, None),
+        // The public code's, on whatever backbone.
+        (_, SimSiam) => ((3, 2048, 2048), All, Hidden),
+        (Backbone::ResNet(_), MocoV3) => ((2, 4096, 256), All, Hidden),
+        (Backbone::ResNet(_), SimClr) => ((2, 2048, 128), All, All),
+        (Backbone::ResNet(_), Byol) => ((2, 4096, 256), Hidden, Hidden),
+        (Backbone::ResNet(_), SwAv) => ((2, 2048, 128), Hidden, Hidden),
+    }
+}
+
 impl WrittenMethod {
-    pub(super) fn resolve(self) -> Method {
-        use MethodName::{Byol, MocoV3, SimClr, SwAv};
+    pub(super) fn resolve(self, model: &Model) -> Method {
+        use MethodName::{Byol, MocoV3, SimClr, SimSiam, SwAv};
         let name = self.name;
-        // Appendix A, "MLP heads in BYOL and SwAV".
-        let norm = match name {
-            MocoV3 | SimClr => HeadNorm::All,
-            Byol => HeadNorm::Hidden,
-            SwAv => HeadNorm::None,
-        };
-        let (layers, hidden, out) = match name {
-            SwAv => (2, 2048, 128),
-            _ => (3, 4096, 256),
-        };
+        let ((layers, hidden, out), norm, predictor_norm) = head_defaults(name, model);
         let projector = self.projector.resolve(Head {
             layers,
             hidden,
@@ -201,9 +217,12 @@ impl WrittenMethod {
         });
         let mut predictor = self.predictor.resolve(Head {
             layers: 2,
-            hidden: 4096,
+            hidden: match name {
+                SimSiam => 512,
+                _ => 4096,
+            },
             out: projector.out,
-            norm,
+            norm: predictor_norm,
         });
         if !name.has_predictor() {
             predictor.layers = 0;
@@ -218,21 +237,24 @@ impl WrittenMethod {
         Method {
             name,
             temperature: match name {
-                MocoV3 => Some(self.temperature.unwrap_or(0.2)),
+                MocoV3 => Some(self.temperature.unwrap_or(match model.backbone {
+                    Backbone::Vit(_) => 0.2,
+                    Backbone::ResNet(_) => 1.0,
+                })),
                 SimClr | SwAv => Some(self.temperature.unwrap_or(0.1)),
-                Byol => None,
+                Byol | SimSiam => None,
             },
             loss_scale: match name {
                 MocoV3 => self.loss_scale.unwrap_or(LossScale::TwoTau),
                 SimClr => self.loss_scale.unwrap_or(LossScale::One),
-                Byol | SwAv => LossScale::One,
+                Byol | SwAv | SimSiam => LossScale::One,
             },
             momentum,
             momentum_schedule,
             projector,
             predictor,
             bn_crops: self.bn_crops.unwrap_or(match name {
-                MocoV3 | Byol => Crops::Apart,
+                MocoV3 | Byol | SimSiam => Crops::Apart,
                 SimClr | SwAv => Crops::Together,
             }),
             negatives: (name == SimClr).then(|| self.negatives.unwrap_or(Negatives::BothViews)),

@@ -14,6 +14,7 @@ mod checks;
 mod diff;
 mod explain;
 mod method;
+mod model;
 mod optimizer;
 mod read;
 mod schedule;
@@ -30,6 +31,7 @@ pub use explain::schema;
 pub use method::{
     Crops, Head, HeadNorm, LossScale, Method, MethodName, MomentumSchedule, Negatives, Swav,
 };
+pub use model::*;
 pub use optimizer::{Group, Optimizer, OptimizerName, Rule};
 pub use read::Override;
 pub use schedule::{Length, ResolvedSchedule, Schedule, Warmup};
@@ -59,7 +61,7 @@ pub struct RunConfig {
     pub augment: Augment,
     pub mesh: Mesh,
     pub lowering: Lowering,
-    /// Batches that make one update: 1.
+    /// Chunks that the backbone takes a batch in; 1 for the whole at once.
     pub accumulate: usize,
     pub optimizer_sharding: OptimizerSharding,
     pub checkpoint: Checkpoint,

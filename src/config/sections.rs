@@ -4,62 +4,6 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// A named ViT, or `vit` for one of a size of its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Arch {
-    VitSmall,
-    VitBase,
-    VitLarge,
-    VitHuge,
-    Vit,
-}
-
-/// Whether the patch projection is trained (Sec. 4.2).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum PatchProjection {
-    /// Random and fixed: a stop-gradient follows it.
-    #[default]
-    Frozen,
-    Learned,
-}
-
-/// The type of activations and matrix products; parameters are f32 masters
-/// and statistics, softmax, loss and optimizer f32 in either case.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum ComputeDtype {
-    #[default]
-    Bf16,
-    F32,
-}
-
-/// The backbone.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Model {
-    pub arch: Arch,
-    pub blocks: usize,
-    /// Width of the residual stream.
-    pub dim: usize,
-    pub heads: usize,
-    /// The MLP's hidden width is `mlp_ratio * dim`.
-    pub mlp_ratio: usize,
-    /// Side of a patch, pixels; divides `image_size`.
-    pub patch: usize,
-    /// Side of the square input, pixels.
-    pub image_size: usize,
-    pub patch_projection: PatchProjection,
-    pub compute_dtype: ComputeDtype,
-}
-
-impl Model {
-    /// Patches a picture, without the class token.
-    pub fn patches(&self) -> usize {
-        (self.image_size / self.patch).pow(2)
-    }
-}
-
 /// Where pictures come from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -183,11 +127,16 @@ impl Default for Augment {
 pub struct Mesh {
     /// Devices that share the batch.
     pub data: usize,
+    /// How long a step may take, on all hosts, until the run gives up.
+    pub deadline_seconds: u64,
 }
 
 impl Default for Mesh {
     fn default() -> Self {
-        Self { data: 1 }
+        Self {
+            data: 1,
+            deadline_seconds: 1800,
+        }
     }
 }
 
@@ -199,7 +148,11 @@ pub enum Lowering {
     #[default]
     Auto,
     Unrolled,
-    /// Unrolled, activations recomputed behind a barrier.
+    /// Unrolled, activations of attention recomputed behind a barrier.
+    RematAttention,
+    /// Unrolled, activations of the MLP recomputed behind a barrier.
+    RematMlp,
+    /// Unrolled, all activations of a block recomputed behind a barrier.
     Remat,
     /// One loop over the blocks, activations recomputed.
     Scan,
@@ -215,6 +168,16 @@ pub enum OptimizerSharding {
     /// devices along the first axis that they divide; where they divide none,
     /// it is replicated.
     Zero1,
+}
+
+impl OptimizerSharding {
+    /// As configurations write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Replicated => "replicated",
+            Self::Zero1 => "zero1",
+        }
+    }
 }
 
 /// What the loop does when the run is found unhealthy.

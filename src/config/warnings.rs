@@ -1,10 +1,11 @@
 //! What is allowed but costs hours when it was not meant: plain warnings that
 //! name the fix.
 
-use super::RunConfig;
+use super::checks::word;
 use super::method::{HeadNorm, MethodName};
 use super::optimizer::Rule;
 use super::schedule::{Length, Warmup};
+use super::{Backbone, RunConfig, Stem};
 
 /// Peak learning rate of AdamW from which a small ViT learns, and the batch
 /// up to which a run counts as small.
@@ -16,6 +17,9 @@ const PAPER_BASE_LR: f64 = 2e-4;
 const PAPER_BATCH: usize = 2048;
 /// A picture in fewer patches than this has lost its layout.
 const FEW_PATCHES: usize = 16;
+/// A picture whose side is shorter loses its layout in a stem made for 224
+/// pixels.
+const SMALL_PICTURE: usize = 64;
 
 impl RunConfig {
     /// What looks like a slip, in words, with what to do about it.
@@ -27,6 +31,7 @@ impl RunConfig {
             self.warn_knn(),
             self.warn_heads(),
             self.warn_patches(),
+            self.warn_stem(),
             self.warn_collapse(),
             self.warn_frozen_prototypes(),
             self.warn_norm(),
@@ -76,6 +81,7 @@ impl RunConfig {
     }
 
     fn warn_temperature(&self) -> Option<String> {
+        self.model.vit()?;
         let tau = self.method.temperature.filter(|tau| *tau >= 1.0)?;
         Some(format!(
             "`method.temperature` {tau} is that of the ResNet-50 recipe; on a ViT the paper uses \
@@ -100,7 +106,8 @@ impl RunConfig {
     }
 
     fn warn_heads(&self) -> Option<String> {
-        (self.model.dim == 384 && self.model.heads == 6).then(|| {
+        let vit = self.model.vit()?;
+        (vit.dim == 384 && vit.heads == 6).then(|| {
             "`model.heads` 6 at `model.dim` 384 is timm's ViT-S; the paper's has 12 (Table 2), and \
              weights of one run in the other without a word: set `model.heads` to 12, or \
              `model.arch` to \"vit_small\""
@@ -109,31 +116,45 @@ impl RunConfig {
     }
 
     fn warn_patches(&self) -> Option<String> {
-        let m = &self.model;
-        (m.patches() < FEW_PATCHES).then(|| {
-            let fine = (1..=m.image_size / 4)
+        let (vit, size) = (self.model.vit()?, self.model.image_size);
+        let patches = vit.side(size).pow(2);
+        (patches < FEW_PATCHES).then(|| {
+            let fine = (1..=size / 4)
                 .rev()
-                .find(|patch| m.image_size.is_multiple_of(*patch));
+                .find(|patch| size.is_multiple_of(*patch));
             let fix = fine.map_or(String::new(), |patch| {
                 format!(": set `model.patch` to {patch} or less")
             });
             format!(
-                "`model.patch` {} cuts a picture of {} pixels into {} patches, too few to see \
-                 its layout{fix}",
-                m.patch,
-                m.image_size,
-                m.patches()
+                "`model.patch` {} cuts a picture of {size} pixels into {patches} patches, too few \
+                 to see its layout{fix}",
+                vit.patch,
+            )
+        })
+    }
+
+    fn warn_stem(&self) -> Option<String> {
+        let Backbone::ResNet(net) = &self.model.backbone else {
+            return None;
+        };
+        let size = self.model.image_size;
+        (net.stem == Stem::Large && size < SMALL_PICTURE).then(|| {
+            format!(
+                "`model.stem` \"7x7\" leaves {0}x{0} places of a picture of {size} pixels before \
+                 the first residual block: set `model.stem` to \"3x3\"",
+                size.div_ceil(4)
             )
         })
     }
 
     fn warn_collapse(&self) -> Option<String> {
         let m = &self.method;
-        if m.name == MethodName::Byol && m.predictor.layers == 0 {
-            return Some(
-                "byol without its predictor collapses: set `method.predictor.layers` to 2"
-                    .to_owned(),
-            );
+        let needs_predictor = matches!(m.name, MethodName::Byol | MethodName::SimSiam);
+        if needs_predictor && m.predictor.layers == 0 {
+            return Some(format!(
+                "{} without its predictor collapses: set `method.predictor.layers` to 2",
+                word(&m.name)
+            ));
         }
         let swav = m.swav.as_ref()?;
         (swav.sinkhorn_iterations == 0).then(|| {

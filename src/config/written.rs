@@ -5,11 +5,12 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use super::RunConfig;
 use super::method::WrittenMethod;
+use super::model::WrittenModel;
 use super::optimizer::WrittenOptimizer;
 use super::schedule::{Length, Schedule, Warmup};
 use super::sections::*;
-use super::{RunConfig, checks};
 use crate::bad_input;
 
 /// A configuration file of xla-moco.
@@ -43,7 +44,8 @@ pub struct Written {
     mesh: Mesh,
     #[serde(default)]
     lowering: Lowering,
-    /// Batches that make one update; only 1 so far.
+    /// Chunks that the backbone takes a batch in: memory falls, losses and
+    /// gradients stay. Divides each device's part of the batch; absent: 1.
     accumulate: Option<usize>,
     #[serde(default)]
     optimizer_sharding: OptimizerSharding,
@@ -55,28 +57,6 @@ pub struct Written {
     eval: Eval,
     #[serde(default)]
     on_unhealthy: OnUnhealthy,
-}
-
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct WrittenModel {
-    arch: Arch,
-    /// Transformer blocks; needed by, and only free with, arch "vit".
-    blocks: Option<usize>,
-    /// Width; as `blocks`.
-    dim: Option<usize>,
-    /// Attention heads; as `blocks`.
-    heads: Option<usize>,
-    /// MLP width over `dim`; 4 if absent.
-    mlp_ratio: Option<usize>,
-    /// Side of a patch in pixels; 16 if absent, 14 for "vit_huge".
-    patch: Option<usize>,
-    /// Side of the input in pixels; 224 if absent.
-    image_size: Option<usize>,
-    #[serde(default)]
-    patch_projection: PatchProjection,
-    #[serde(default)]
-    compute_dtype: ComputeDtype,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -102,12 +82,13 @@ impl Written {
                 "`base` is {base:?}; it has a meaning only inside a file, not in an override"
             ));
         }
+        let model = self.model.resolve()?;
         Ok(RunConfig {
             about: self.about,
             seed: self.seed.unwrap_or(0),
             batch: self.batch,
-            model: self.model.resolve()?,
-            method: self.method.resolve(),
+            method: self.method.resolve(&model),
+            model,
             optimizer: self.optimizer.resolve()?,
             schedule: self.schedule.resolve()?,
             data: self.data,
@@ -120,46 +101,6 @@ impl Written {
             monitor: self.monitor,
             eval: self.eval,
             on_unhealthy: self.on_unhealthy,
-        })
-    }
-}
-
-impl WrittenModel {
-    fn resolve(self) -> Result<Model> {
-        // Blocks, dim, heads: Table 2; ViT-S with 12 heads, not timm's 6.
-        let named = match self.arch {
-            Arch::VitSmall => Some((12, 384, 12)),
-            Arch::VitBase => Some((12, 768, 12)),
-            Arch::VitLarge => Some((24, 1024, 16)),
-            Arch::VitHuge => Some((32, 1280, 16)),
-            Arch::Vit => None,
-        };
-        let arch = checks::word(&self.arch);
-        let size = |key: &str, written: Option<usize>, named: Option<usize>| match (written, named)
-        {
-            (Some(written), Some(named)) if written != named => Err(bad_input!(
-                "`model.{key}` is {written}, but `model.arch` \"{arch}\" has {named}; \
-                 leave `model.{key}` out, or set `model.arch` to \"vit\" and give \
-                 `blocks`, `dim` and `heads`"
-            )),
-            (None, None) => Err(bad_input!(
-                "`model.{key}` is missing; `model.arch` \"vit\" needs `blocks`, `dim` and `heads`"
-            )),
-            (Some(size), _) | (None, Some(size)) => Ok(size),
-        };
-        Ok(Model {
-            blocks: size("blocks", self.blocks, named.map(|n| n.0))?,
-            dim: size("dim", self.dim, named.map(|n| n.1))?,
-            heads: size("heads", self.heads, named.map(|n| n.2))?,
-            mlp_ratio: self.mlp_ratio.unwrap_or(4),
-            patch: self.patch.unwrap_or(match self.arch {
-                Arch::VitHuge => 14,
-                _ => 16,
-            }),
-            image_size: self.image_size.unwrap_or(224),
-            arch: self.arch,
-            patch_projection: self.patch_projection,
-            compute_dtype: self.compute_dtype,
         })
     }
 }

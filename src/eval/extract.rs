@@ -104,7 +104,7 @@ impl Extractor {
     ) -> Result<Self> {
         let mut config = config.clone();
         config.mesh.data = 1;
-        let batch = batch_size(1 + config.model.patches());
+        let batch = batch_size(config.model.tokens());
         let program = features::build(&config, batch, length)?;
         let (executable, origin) = client.compile_cached(
             &Program {
@@ -125,7 +125,7 @@ impl Extractor {
             variables,
             batch,
             px: config.model.image_size,
-            dim: config.model.dim,
+            dim: config.model.features(),
         })
     }
 

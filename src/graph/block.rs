@@ -1,4 +1,4 @@
-//! A trunk of equal blocks, and the three ways to write it.
+//! A trunk of equal blocks, and the ways to write it.
 
 use super::ops::ScanBlock;
 use super::{Builder, Graph, Result, Value};
@@ -8,14 +8,48 @@ use super::{Builder, Graph, Result, Value};
 pub enum Lowering {
     /// Every block written out; all inner values kept for the gradient.
     Unrolled,
+    /// Every block written out; inner values of its attention recomputed.
+    RematAttention,
+    /// Every block written out; inner values of its MLP recomputed.
+    RematMlp,
     /// Every block written out; inner values recomputed.
     Remat,
     /// One loop; inner values recomputed.
     Scan,
 }
 
+impl Lowering {
+    pub const ALL: [Self; 5] = [
+        Self::Unrolled,
+        Self::RematMlp,
+        Self::RematAttention,
+        Self::Remat,
+        Self::Scan,
+    ];
+
+    /// As configurations write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unrolled => "unrolled",
+            Self::RematAttention => "remat_attention",
+            Self::RematMlp => "remat_mlp",
+            Self::Remat => "remat",
+            Self::Scan => "scan",
+        }
+    }
+
+    /// Whether all inner values of a block are recomputed. Where only a part's
+    /// are, the body itself says so, by [`Builder::remat`].
+    pub fn recomputes_blocks(self) -> bool {
+        matches!(self, Self::Remat | Self::Scan)
+    }
+}
+
 /// Applies `body` once for each entry of `layers`, which holds that layer's
 /// parameters in the order that `body` takes them after the value.
+///
+/// Gives the last value, and whatever else each layer's body gives. A body of
+/// more than one result cannot be a loop.
 ///
 /// Each layer's ops are under `scope` and its number: `blocks.3`. Only a
 /// trunk that is `differentiable` may have gradients asked of it.
@@ -27,8 +61,7 @@ pub fn apply(
     layers: &[Vec<Value>],
     lowering: Lowering,
     differentiable: bool,
-) -> Result<Value> {
-    let mut x = x;
+) -> Result<(Value, Vec<Vec<Value>>)> {
     match lowering {
         Lowering::Scan if layers.len() > 1 => {
             let _scope = b.scope(scope);
@@ -42,32 +75,32 @@ pub fn apply(
                 length: layers.len(),
                 saves: differentiable,
             };
-            b.push1(op, &operands)
+            Ok((b.push1(op, &operands)?, Vec::new()))
         }
         _ => {
+            let (mut x, mut others) = (x, Vec::new());
             for (i, params) in layers.iter().enumerate() {
                 let _scope = b.scope(format!("{scope}.{i}"));
                 let args = [&[x], &params[..]].concat();
-                x = call(b, body, &args, lowering, differentiable)?;
+                let mut found = call(b, body, &args, lowering, differentiable)?;
+                x = found.remove(0);
+                others.push(found);
             }
-            Ok(x)
+            Ok((x, others))
         }
     }
 }
 
-/// Applies a `body` of one result once: what [`apply`] does for one layer
-/// outside of a loop.
+/// Applies `body` once: what [`apply`] does for one layer outside of a loop.
 pub fn call(
     b: &Builder,
     body: &Graph,
     args: &[Value],
     lowering: Lowering,
     differentiable: bool,
-) -> Result<Value> {
-    let found = if lowering == Lowering::Unrolled || !differentiable {
-        b.inline(body, args)?
-    } else {
-        b.remat(body.clone(), args)?
-    };
-    Ok(found[0])
+) -> Result<Vec<Value>> {
+    match differentiable && lowering.recomputes_blocks() {
+        true => b.remat(body.clone(), args),
+        false => b.inline(body, args),
+    }
 }

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 
 use super::error::list;
-use super::ops::{Op, Operation};
+use super::ops::{Kept, Op, Operation};
 use super::{Def, Graph, GraphError, Input, Node, Output, Result, Shape, Sharding, Value};
 
 /// A graph under construction, with the current scope path.
@@ -158,6 +158,17 @@ impl Builder {
 
     /// Adds a copy of `body`'s ops, its inputs being `args`.
     pub fn inline(&self, body: &Graph, args: &[Value]) -> Result<Vec<Value>> {
+        self.inline_with(body, args, &[])
+    }
+
+    /// As [`Builder::inline`], values that [`Save`] marks being `kept` already,
+    /// in their order.
+    pub(super) fn inline_with(
+        &self,
+        body: &Graph,
+        args: &[Value],
+        kept: &[Value],
+    ) -> Result<Vec<Value>> {
         let expected = body.input_shapes();
         let found: Vec<Shape> = args.iter().map(|a| a.shape).collect();
         if expected != found {
@@ -173,6 +184,7 @@ impl Builder {
                 GraphError::Invalid("a body uses a value before its definition".into())
             })
         };
+        let mut kept = kept.iter();
         for node in &body.nodes {
             let operands: Vec<Value> = node
                 .operands
@@ -181,7 +193,13 @@ impl Builder {
                 .collect::<Result<_>>()?;
             let path = body.scope(node);
             let _scope = (!path.is_empty()).then(|| self.scope(path));
-            let results = self.push(node.op.clone(), &operands)?;
+            let kept = matches!(node.op, Op::Save(_))
+                .then(|| kept.next())
+                .flatten();
+            let results = match kept {
+                Some(kept) => self.push(Kept, &[*kept, operands[0]])?,
+                None => self.push(node.op.clone(), &operands)?,
+            };
             for (inner, outer) in node.results.iter().zip(results) {
                 map[inner.index()] = Some(outer);
             }

@@ -49,9 +49,7 @@ fn node_matmul_flops(node: &Node) -> u64 {
     match &node.op {
         Op::DotGeneral(op) => op.flops(&operands, &results),
         Op::Convolution(op) => op.flops(&operands, &results),
-        Op::Scan(op) => op.length as u64 * matmul_flops(&op.body),
-        Op::ScanBlock(op) => op.length as u64 * matmul_flops(&op.body),
-        op => op.regions().into_iter().map(matmul_flops).sum(),
+        op => op.turns() * op.regions().into_iter().map(matmul_flops).sum::<u64>(),
     }
 }
 

@@ -9,10 +9,12 @@ mod contrastive;
 mod moco_v3;
 mod siamese;
 mod simclr;
+mod simsiam;
 mod sinkhorn;
 mod swav;
 
 pub use contrastive::{info_nce, nt_xent};
+pub use siamese::both_views;
 pub use sinkhorn::sinkhorn;
 
 use crate::config::{MethodName, RunConfig};
@@ -50,6 +52,7 @@ fn method(config: &RunConfig) -> &'static Method {
         MethodName::SimClr => &simclr::METHOD,
         MethodName::Byol => &byol::METHOD,
         MethodName::SwAv => &swav::METHOD,
+        MethodName::SimSiam => &simsiam::METHOD,
     }
 }
 
@@ -60,10 +63,31 @@ pub struct Step<'a> {
     pub config: &'a RunConfig,
     pub lowering: Lowering,
     pub variables: &'a Variables,
-    /// Normalised pictures [B, 3, S, S].
-    pub views: [Value; 2],
+    pub pictures: Pictures<'a>,
     /// The momentum encoder's coefficient, f32 [].
     pub momentum: Value,
+}
+
+/// Both views of every picture.
+#[derive(Clone, Copy)]
+pub enum Pictures<'a> {
+    /// As one batch, see [`both_views`].
+    Whole(Value),
+    /// Made and encoded chunk by chunk.
+    InChunks(&'a Chunks<'a>),
+}
+
+/// Makes both views of as many pictures as the sources it is given have rows.
+pub type MakeViews<'a> = dyn Fn(&Builder, &[Value]) -> Result<[Value; 2]> + 'a;
+
+/// Pictures that never exist all at once: what encoders keep of them grows with
+/// a chunk, not with the batch.
+pub struct Chunks<'a> {
+    /// How many there are.
+    pub number: usize,
+    /// What views are made of, [B, ...] each.
+    pub sources: Vec<Value>,
+    pub views: &'a MakeViews<'a>,
 }
 
 /// What a forward pass gives.

@@ -1,12 +1,11 @@
 //! What the methods have in common: encoders applied to both views, the
 //! momentum encoder, and a measure of collapse.
 
-use super::Step;
+use super::{Chunks, Pictures, Step};
 use crate::config::{Crops, Head, RunConfig};
 use crate::graph::{Builder, GraphError, Result, Value};
-use crate::models::vit::Trunk;
-use crate::models::{compute_dtype, head, vit};
-use crate::nn::{Mode, Role, Site, Spec, relative_std, under};
+use crate::models::{self, Trunk, compute_dtype, head, projector_name};
+use crate::nn::{Mode, Role, Site, Spec, Variables, relative_std, under};
 
 const BASE: &str = "base_encoder";
 const MOMENTUM: &str = "momentum_encoder";
@@ -35,9 +34,10 @@ pub fn specs(config: &RunConfig) -> Vec<Spec> {
 }
 
 fn encoder_specs(config: &RunConfig) -> Vec<Spec> {
-    let mut specs = vit::specs(&config.model);
-    let projector = head::specs(&config.method.projector, config.model.dim);
-    specs.extend(under("head", projector));
+    let model = &config.model;
+    let mut specs = models::specs(model);
+    let projector = head::specs(&config.method.projector, model.features());
+    specs.extend(under(projector_name(model), projector));
     specs
 }
 
@@ -72,41 +72,83 @@ fn update_momentum_encoder(step: &Step) -> Result<()> {
     Ok(())
 }
 
-/// Both views as one batch [2 B, 3, S, S], picture by picture: weights are read
-/// once, and the batch stays split over devices as it was.
-pub fn pictures(step: &Step) -> Result<Value> {
-    let b = step.b;
+/// Both views, normalised [B, 3, S, S], as one batch [2 B, 3, S, S], picture by
+/// picture: weights are read once, and the batch stays split over devices as it
+/// was.
+pub fn both_views(b: &Builder, views: [Value; 2]) -> Result<Value> {
     let _scope = b.scope("views");
-    let [batch, channels, height, width] = *step.views[0].dims() else {
-        let shape = step.views[0].shape;
+    let [batch, channels, height, width] = *views[0].dims() else {
+        let shape = views[0].shape;
         let reason = format!("a view is {shape}, not [B, 3, S, S]");
         return Err(GraphError::Invalid(reason));
     };
     let one = |view: Value| b.reshape(view, &[batch, 1, channels, height, width]);
-    let both = b.concatenate(&[one(step.views[0])?, one(step.views[1])?], 1)?;
+    let both = b.concatenate(&[one(views[0])?, one(views[1])?], 1)?;
     b.reshape(both, &[2 * batch, channels, height, width])
 }
 
-/// Features [B, 2, dim] and projections [B, 2, out] of both views of
-/// [`pictures`].
-pub fn encode(step: &Step, encoder: Encoder, pictures: Value) -> Result<[Value; 2]> {
+/// Features [B, 2, dim] and projections [B, 2, out] of both views. Heads see
+/// the whole batch at once, also where the backbone sees it in chunks.
+pub fn encode(step: &Step, encoder: Encoder) -> Result<[Value; 2]> {
     let (name, differentiable) = match encoder {
         Encoder::Base => (BASE, true),
         Encoder::Momentum => (MOMENTUM, false),
     };
-    let site = site(step).at(name);
     let trunk = Trunk {
         lowering: step.lowering,
         differentiable,
+        views: match step.config.method.bn_crops {
+            Crops::Apart => 2,
+            Crops::Together => 1,
+        },
+    };
+    let features = match step.pictures {
+        Pictures::Whole(pictures) => backbone(step, &site(step).at(name), trunk, pictures)?,
+        Pictures::InChunks(chunks) => in_chunks(step, name, trunk, chunks)?,
     };
     let model = &step.config.model;
-    let features = vit::vit(&site, model, trunk, pictures)?;
+    let site = site(step).at(name);
     let _scope = site.enter();
-    let batch = pictures.dim(0) / 2;
-    let features = step.b.reshape(features, &[batch, 2, model.dim])?;
     let projector = &step.config.method.projector;
-    let projections = apply_head(step, &site.at("head"), projector, features)?;
+    let projections = apply_head(step, &site.at(projector_name(model)), projector, features)?;
     Ok([features, projections])
+}
+
+/// Pictures [2 B, 3, S, S] to features [B, 2, dim].
+fn backbone(step: &Step, site: &Site, trunk: Trunk, pictures: Value) -> Result<Value> {
+    let model = &step.config.model;
+    let features = models::backbone(site, model, trunk, pictures)?;
+    let _scope = site.enter();
+    let dims = [pictures.dim(0) / 2, 2, model.features()];
+    site.b.reshape(features, &dims)
+}
+
+/// As [`backbone`], a chunk at a time.
+fn in_chunks(step: &Step, name: &str, trunk: Trunk, chunks: &Chunks) -> Result<Value> {
+    let names: Vec<String> = under(name, models::specs(&step.config.model))
+        .map(|spec| spec.name)
+        .collect();
+    let shared: Result<Vec<Value>> = names.iter().map(|n| step.variables.get(n)).collect();
+    let (number, sources) = (chunks.number, &chunks.sources);
+    let features = step
+        .b
+        .map_chunks(number, sources, &shared?, |b, sources, shared| {
+            let pictures = both_views(b, (chunks.views)(b, sources)?)?;
+            let own = names.iter().cloned().zip(shared.iter().copied());
+            let variables = Variables::new(own);
+            let step = Step {
+                b,
+                variables: &variables,
+                ..*step
+            };
+            Ok(vec![backbone(
+                &step,
+                &site(&step).at(name),
+                trunk,
+                pictures,
+            )?])
+        })?;
+    Ok(features[0])
 }
 
 /// What a method with a momentum encoder makes of both views, each [B, 2, ..].
@@ -123,18 +165,17 @@ pub struct Pass {
 /// q of both views, the momentum encoder's update, k of both views: the order
 /// of the public code.
 pub fn pass(step: &Step) -> Result<Pass> {
-    let pictures = pictures(step)?;
-    let [features, z] = encode(step, Encoder::Base, pictures)?;
+    let [features, z] = encode(step, Encoder::Base)?;
     let q = predict(step, z)?;
     update_momentum_encoder(step)?;
-    let [_, k] = encode(step, Encoder::Momentum, pictures)?;
+    let [_, k] = encode(step, Encoder::Momentum)?;
     let k = step.b.stop_gradient(k)?;
     Ok(Pass { features, z, q, k })
 }
 
 /// Predictions of projections [B, 2, out]; these themselves where there is no
 /// predictor.
-fn predict(step: &Step, projections: Value) -> Result<Value> {
+pub fn predict(step: &Step, projections: Value) -> Result<Value> {
     let predictor = &step.config.method.predictor;
     apply_head(step, &site(step).at(PREDICTOR), predictor, projections)
 }

@@ -41,8 +41,7 @@ fn chance_loss(config: &RunConfig) -> f64 {
 
 fn forward(step: &Step) -> Result<Forward> {
     let (b, method) = (step.b, &step.config.method);
-    let pictures = siamese::pictures(step)?;
-    let [features, z] = siamese::encode(step, Encoder::Base, pictures)?;
+    let [features, z] = siamese::encode(step, Encoder::Base)?;
     let z = [view(b, z, 0)?, view(b, z, 1)?];
 
     let _scope = b.scope("loss");

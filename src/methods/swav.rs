@@ -78,8 +78,7 @@ fn forward(step: &Step) -> Result<Forward> {
     let Some(swav) = &step.config.method.swav else {
         return Err(GraphError::Invalid("swav without its section".into()));
     };
-    let pictures = siamese::pictures(step)?;
-    let [features, projections] = siamese::encode(step, Encoder::Base, pictures)?;
+    let [features, projections] = siamese::encode(step, Encoder::Base)?;
 
     let _scope = b.scope("loss");
     let prototypes = step.variables.get(PROTOTYPES)?;

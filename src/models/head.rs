@@ -3,7 +3,9 @@
 
 use crate::config::{Head, HeadNorm};
 use crate::graph::{DType, Result, Value};
-use crate::nn::{Init, Site, Spec, batch_norm, batch_norm_specs, linear, linear_specs, under};
+use crate::nn::{
+    Init, Site, Spec, batch_norm, batch_norm_specs, linear, linear_specs, relu, under,
+};
 
 /// Layer `i` is linear `3 i` and norm `3 i + 1` of the public code's
 /// sequential module (whose `3 i + 2` is the ReLU). The last norm has neither
@@ -51,7 +53,7 @@ pub fn head(site: &Site, config: &Head, x: Value) -> Result<Value> {
             false => b.convert(y, DType::F32)?,
         };
         if i + 1 < config.layers {
-            x = b.max(x, b.full_like(x, 0.0)?)?;
+            x = relu(site, x)?;
         }
     }
     Ok(x)

@@ -1,160 +1,223 @@
 //! The Vision Transformer of timm 0.4.9 (Dosovitskiy et al. 2021): pre-norm
-//! blocks, exact GELU, the class token after the final norm.
+//! blocks, exact GELU, the class token after the final norm; and the paper's
+//! variants of it: of position, output and patch projection (Sec. 4.2, 6.2),
+//! BN before the MLPs (Sec. 6.3), a convolutional stem.
 
-use crate::config::{Model, PatchProjection};
+use super::body::{arguments, closed, part, renew};
+use super::{Trunk, conv_stem};
+use crate::config::{MlpNorm, Output, PatchProjection, Position, Vit};
 use crate::graph::block::{self, Lowering};
-use crate::graph::{Builder, Graph, Result, Value};
+use crate::graph::{Graph, Result, Value};
 use crate::nn::{
-    Init, Mode, Role, Site, Spec, Variables, attention, attention_specs, class_attention,
-    layer_norm, layer_norm_specs, mlp, mlp_specs, patch_embed, patch_embed_specs, under,
+    Init, Mode, Role, Site, Spec, attention, attention_specs, batch_norm_of_views,
+    batch_norm_specs, class_attention, layer_norm, layer_norm_specs, mean_pool, mlp, mlp_specs,
+    patch_embed, patch_embed_specs, under, weight_norm_specs,
 };
 
 /// The variables under timm's names, such as `blocks.0.attn.qkv.weight`.
-pub fn specs(model: &Model) -> Vec<Spec> {
-    let (dim, tokens) = (model.dim, 1 + model.patches());
-    let side = model.image_size / model.patch;
-    let projection = match model.patch_projection {
-        PatchProjection::Frozen => Role::Frozen,
-        PatchProjection::Learned => Role::Trained,
-    };
-    let mut specs = vec![
-        Spec::trained("cls_token", &[1, 1, dim], Init::Normal(1e-6)),
-        Spec::trained("pos_embed", &[1, tokens, dim], Init::Sincos2d { side })
-            .with_role(Role::Frozen),
-    ];
-    let patches = under("patch_embed", patch_embed_specs(dim, model.patch));
-    specs.extend(patches.map(|spec| spec.with_role(projection)));
-    for i in 0..model.blocks {
-        specs.extend(under(&format!("blocks.{i}"), block_specs(model)));
+pub fn specs(vit: &Vit, image_size: usize) -> Vec<Spec> {
+    let dim = vit.dim;
+    let mut specs = Vec::new();
+    if vit.output == Output::Class {
+        specs.push(Spec::trained("cls_token", &[1, 1, dim], Init::Normal(1e-6)));
     }
-    specs.extend(under("norm", layer_norm_specs(dim)));
+    let positions = [1, vit.tokens(image_size), dim];
+    let positions = |init| Spec::trained("pos_embed", &positions, init);
+    match vit.position {
+        Position::SinCos => {
+            let side = vit.side(image_size);
+            specs.push(positions(Init::Sincos2d { side }).with_role(Role::Frozen));
+        }
+        // The paper does not say how they start; this is the ViT's way.
+        Position::Learned => specs.push(positions(Init::Normal(0.02))),
+        Position::None => {}
+    }
+    specs.extend(under("patch_embed", patch_specs(vit)));
+    for i in 0..vit.blocks {
+        specs.extend(under(&format!("blocks.{i}"), block_specs(vit)));
+    }
+    if vit.output != Output::Pool {
+        specs.extend(under("norm", layer_norm_specs(dim)));
+    }
     specs
 }
 
-fn block_specs(model: &Model) -> Vec<Spec> {
-    let dim = model.dim;
-    under("norm1", layer_norm_specs(dim))
-        .chain(under("attn", attention_specs(dim)))
-        .chain(under("norm2", layer_norm_specs(dim)))
-        .chain(under("mlp", mlp_specs(dim, model.mlp_ratio * dim)))
+fn patch_specs(vit: &Vit) -> Vec<Spec> {
+    let (dim, patch) = (vit.dim, vit.patch);
+    let plain = || patch_embed_specs(dim, patch).into_iter();
+    match vit.patch_projection {
+        PatchProjection::Frozen => plain().map(|spec| spec.with_role(Role::Frozen)).collect(),
+        PatchProjection::Learned => plain().collect(),
+        PatchProjection::BatchNorm => plain()
+            .chain(under("norm", batch_norm_specs(dim, true)))
+            .collect(),
+        PatchProjection::WeightNorm => weight_norm_specs(dim, patch),
+        PatchProjection::ConvStem => conv_stem::specs(dim, patch),
+    }
+}
+
+fn block_specs(vit: &Vit) -> Vec<Spec> {
+    let dim = vit.dim;
+    let norm2 = match vit.mlp_norm {
+        MlpNorm::Layer => layer_norm_specs(dim),
+        MlpNorm::Batch => batch_norm_specs(dim, true),
+    };
+    let mut specs = attention_half_specs(vit);
+    specs.extend(under("norm2", norm2));
+    specs.extend(under("mlp", mlp_specs(dim, vit.mlp_ratio * dim)));
+    specs
+}
+
+/// Those of a block's first half.
+fn attention_half_specs(vit: &Vit) -> Vec<Spec> {
+    under("norm1", layer_norm_specs(vit.dim))
+        .chain(under("attn", attention_specs(vit.dim)))
         .collect()
 }
 
-/// How the trunk becomes ops.
-#[derive(Clone, Copy, Debug)]
-pub struct Trunk {
-    pub lowering: Lowering,
-    /// Whether gradients of it will be asked for.
-    pub differentiable: bool,
-}
-
-/// Normalised pictures [B, 3, S, S] to the class token's features [B, dim]
-/// after the final norm, in the compute type.
-pub fn vit(site: &Site, model: &Model, trunk: Trunk, x: Value) -> Result<Value> {
-    let b = site.b;
+/// Normalised pictures [B, 3, S, S] to features [B, dim], in the compute type.
+pub fn vit(site: &Site, vit: &Vit, trunk: Trunk, x: Value) -> Result<Value> {
     let _scope = site.enter();
-    let (batch, dim) = (x.dim(0), model.dim);
-    let x = embed(site, dim, x)?;
-    let layers = layers(site, model)?;
-    let class = match layers.split_last() {
-        None => b.slice_axis(x, 1, 0, 1)?,
-        Some((last, others)) => {
-            let x = blocks(site, model, trunk, x, others)?;
-            let body = block_body(site, model, Tokens::Class, x, last)?;
-            let _scope = b.scope(format!("blocks.{}", others.len()));
-            let args = [&[x], &last[..]].concat();
-            block::call(b, &body, &args, trunk.lowering, trunk.differentiable)?
+    let x = embed(site, vit, trunk, x)?;
+    match vit.output {
+        Output::Class => {
+            let class = blocks(site, vit, trunk, Tokens::Class, x)?;
+            let class = site.b.reshape(class, &[class.dim(0), vit.dim])?;
+            layer_norm(&site.at("norm"), class)
         }
-    };
-    let class = b.reshape(class, &[batch, dim])?;
-    layer_norm(&site.at("norm"), class)
+        Output::NormPool => {
+            let x = blocks(site, vit, trunk, Tokens::All, x)?;
+            mean_pool(site, layer_norm(&site.at("norm"), x)?)
+        }
+        Output::Pool => mean_pool(site, blocks(site, vit, trunk, Tokens::All, x)?),
+    }
 }
 
 /// As [`vit`], but all tokens [B, T, dim] after all blocks, without the final
 /// norm.
-pub fn tokens(site: &Site, model: &Model, trunk: Trunk, x: Value) -> Result<Value> {
+pub fn tokens(site: &Site, vit: &Vit, trunk: Trunk, x: Value) -> Result<Value> {
     let _scope = site.enter();
-    let x = embed(site, model.dim, x)?;
-    blocks(site, model, trunk, x, &layers(site, model)?)
+    let x = embed(site, vit, trunk, x)?;
+    blocks(site, vit, trunk, Tokens::All, x)
 }
 
-/// Pictures to class and patch tokens with their positions.
-fn embed(site: &Site, dim: usize, x: Value) -> Result<Value> {
+/// Pictures to patch tokens, after a class token if there is one, with their
+/// positions.
+fn embed(site: &Site, vit: &Vit, trunk: Trunk, x: Value) -> Result<Value> {
     let b = site.b;
-    let patches = patch_embed(&site.at("patch_embed"), x)?;
-    let _scope = b.scope("embed");
-    let class = b.broadcast_to(site.get("cls_token")?, &[x.dim(0), 1, dim])?;
-    let class = b.convert(class, site.compute)?;
-    let position = b.convert(site.get("pos_embed")?, site.compute)?;
-    b.add(b.concatenate(&[class, patches], 1)?, position)
-}
-
-/// Each block's variables, in the order of [`block_specs`].
-fn layers(site: &Site, model: &Model) -> Result<Vec<Vec<Value>>> {
-    let specs = block_specs(model);
-    (0..model.blocks)
-        .map(|i| {
-            let layer = site.at(&format!("blocks.{i}"));
-            specs.iter().map(|spec| layer.get(&spec.name)).collect()
-        })
-        .collect()
-}
-
-/// The first blocks, whose variables are `layers`, on all tokens.
-fn blocks(
-    site: &Site,
-    model: &Model,
-    trunk: Trunk,
-    x: Value,
-    layers: &[Vec<Value>],
-) -> Result<Value> {
-    let Some(first) = layers.first() else {
-        return Ok(x);
+    let place = site.at("patch_embed");
+    let mut x = match vit.patch_projection {
+        PatchProjection::ConvStem => conv_stem::conv_stem(&place, vit.patch, trunk.views, x)?,
+        PatchProjection::BatchNorm => {
+            let x = patch_embed(&place, x)?;
+            let _scope = place.enter();
+            batch_norm_of_views(&place.at("norm"), x, trunk.views)?
+        }
+        PatchProjection::Frozen | PatchProjection::Learned | PatchProjection::WeightNorm => {
+            patch_embed(&place, x)?
+        }
     };
-    let body = block_body(site, model, Tokens::All, x, first)?;
-    let Trunk {
-        lowering,
-        differentiable,
-    } = trunk;
-    block::apply(site.b, "blocks", &body, x, layers, lowering, differentiable)
+    let _scope = b.scope("embed");
+    if vit.output == Output::Class {
+        let class = b.broadcast_to(site.get("cls_token")?, &[x.dim(0), 1, vit.dim])?;
+        x = b.concatenate(&[b.convert(class, site.compute)?, x], 1)?;
+    }
+    match vit.position {
+        Position::None => Ok(x),
+        Position::SinCos | Position::Learned => {
+            b.add(x, b.convert(site.get("pos_embed")?, site.compute)?)
+        }
+    }
 }
 
 /// The tokens that a block makes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Tokens {
     All,
-    /// What the last block is asked for: its queries, projection and MLP are
-    /// those of one token, which in a ViT of 12 blocks saves a fifteenth of all
-    /// arithmetic.
+    /// What the last block is asked for where the class token is the output:
+    /// its queries, projection and MLP are those of one token, which in a ViT
+    /// of 12 blocks saves a fifteenth of all arithmetic.
     Class,
 }
 
-/// A block as a closed function of the tokens and its own variables.
-fn block_body(
-    site: &Site,
-    model: &Model,
-    tokens: Tokens,
-    x: Value,
-    layer: &[Value],
-) -> Result<Graph> {
-    let b = Builder::new();
-    let x = b.input("x", x.shape);
-    let specs = block_specs(model);
-    let own = specs.iter().zip(layer);
-    let own = own.map(|(spec, value)| (spec.name.clone(), b.input(&spec.name, value.shape)));
-    let variables = Variables::new(own.collect::<Vec<_>>());
-    let site = Site::new(&b, &variables, site.compute, Mode::Evaluate);
-    let y = layer_norm(&site.at("norm1"), x)?;
-    let (x, y) = match tokens {
-        Tokens::All => (x, attention(&site.at("attn"), y, model.heads)?),
-        Tokens::Class => (
-            b.slice_axis(x, 1, 0, 1)?,
-            class_attention(&site.at("attn"), y, model.heads)?,
-        ),
+/// All blocks, of which the last gives the tokens that are wished for.
+fn blocks(site: &Site, vit: &Vit, trunk: Trunk, wished: Tokens, x: Value) -> Result<Value> {
+    let b = site.b;
+    let specs = block_specs(vit);
+    let place = |i: usize| site.at(&format!("blocks.{i}"));
+    let layers: Vec<Vec<Value>> = (0..vit.blocks)
+        .map(|i| arguments(&place(i), &specs))
+        .collect::<Result<_>>()?;
+    let alike = match wished {
+        Tokens::All => vit.blocks,
+        Tokens::Class => vit.blocks - 1,
     };
-    let x = b.add(x, y)?;
-    let y = layer_norm(&site.at("norm2"), x)?;
-    let x = b.add(x, mlp(&site.at("mlp"), y)?)?;
-    b.output("y", x);
-    b.finish()
+    let body = block_body(site, vit, trunk, Tokens::All, x)?;
+    let (mut x, buffers) = block::apply(
+        b,
+        "blocks",
+        &body,
+        x,
+        &layers[..alike],
+        trunk.lowering,
+        trunk.differentiable,
+    )?;
+    for (i, new) in buffers.iter().enumerate() {
+        renew(&place(i), &specs, new);
+    }
+    if let Some(last) = layers.get(alike) {
+        let body = block_body(site, vit, trunk, wished, x)?;
+        let _scope = b.scope(format!("blocks.{alike}"));
+        let args = [&[x], &last[..]].concat();
+        let found = block::call(b, &body, &args, trunk.lowering, trunk.differentiable)?;
+        renew(&place(alike), &specs, &found[1..]);
+        x = found[0];
+    }
+    Ok(x)
+}
+
+/// A block as a closed function of the tokens and its own variables, in the
+/// order of [`block_specs`].
+fn block_body(site: &Site, vit: &Vit, trunk: Trunk, tokens: Tokens, x: Value) -> Result<Graph> {
+    let recomputes = |lowering| trunk.differentiable && trunk.lowering == lowering;
+    let specs = block_specs(vit);
+    closed(site, &specs, x, |site, x| {
+        // BN's statistics are of all tokens, so these come before it.
+        let of_all = vit.mlp_norm == MlpNorm::Batch && site.mode == Mode::Train;
+        let early = if of_all { Tokens::All } else { tokens };
+        let (attention, mlp) = specs.split_at(attention_half_specs(vit).len());
+        let of_attention = recomputes(Lowering::RematAttention);
+        let x = part(site, attention, of_attention, x, |site, x| {
+            attention_half(site, vit, early, x)
+        })?;
+        part(site, mlp, recomputes(Lowering::RematMlp), x, |site, x| {
+            mlp_half(site, vit, trunk, tokens, x)
+        })
+    })
+}
+
+fn attention_half(site: &Site, vit: &Vit, tokens: Tokens, x: Value) -> Result<Value> {
+    let y = layer_norm(&site.at("norm1"), x)?;
+    let place = site.at("attn");
+    match tokens {
+        Tokens::All => site.b.add(x, attention(&place, y, vit.heads)?),
+        Tokens::Class => {
+            let x = site.b.slice_axis(x, 1, 0, 1)?;
+            site.b.add(x, class_attention(&place, y, vit.heads)?)
+        }
+    }
+}
+
+fn mlp_half(site: &Site, vit: &Vit, trunk: Trunk, tokens: Tokens, x: Value) -> Result<Value> {
+    let b = site.b;
+    let place = site.at("norm2");
+    let y = match vit.mlp_norm {
+        MlpNorm::Layer => layer_norm(&place, x)?,
+        MlpNorm::Batch => batch_norm_of_views(&place, x, trunk.views)?,
+    };
+    let wished = |x: Value| match tokens {
+        Tokens::Class if x.dim(1) > 1 => b.slice_axis(x, 1, 0, 1),
+        _ => Ok(x),
+    };
+    b.add(wished(x)?, mlp(&site.at("mlp"), wished(y)?)?)
 }

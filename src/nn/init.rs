@@ -13,6 +13,13 @@ pub enum Init {
     Uniform(f64),
     /// Normal with mean 0 and this standard deviation.
     Normal(f64),
+    /// The norm of each row of the sibling variable `of`, whose rows have
+    /// `inputs` numbers, uniform within plus and minus `bound`.
+    RowNorms {
+        of: &'static str,
+        inputs: usize,
+        bound: f64,
+    },
     /// [`super::sincos_2d`] for this many patches along a side.
     Sincos2d {
         side: usize,
@@ -25,7 +32,12 @@ impl Init {
         Self::Uniform((6.0 / (inputs + outputs) as f64).sqrt())
     }
 
-    /// PyTorch's default of a linear layer without bias.
+    /// He's for convolutions before a ReLU (He et al. 2015), by their outputs.
+    pub fn he_fan_out(outputs: usize) -> Self {
+        Self::Normal((2.0 / outputs as f64).sqrt())
+    }
+
+    /// PyTorch's default of linear layers and convolutions.
     pub fn fan_in(inputs: usize) -> Self {
         Self::Uniform((inputs as f64).powf(-0.5))
     }
@@ -40,9 +52,26 @@ pub fn materialise(spec: &Spec, seed: u64) -> Vec<f32> {
         Init::Ones => vec![1.0; n],
         Init::Uniform(bound) => (0..n).map(|_| stream.range(-bound, bound) as f32).collect(),
         Init::Normal(std) => (0..n).map(|_| (std * stream.normal()) as f32).collect(),
+        Init::RowNorms { of, inputs, bound } => {
+            let path = spec.name.rsplit_once('.');
+            let name = path.map_or(of.to_owned(), |(path, _)| format!("{path}.{of}"));
+            let rows = Spec::trained(name, &[n, inputs], Init::Uniform(bound));
+            let norm = |row: &[f32]| {
+                row.iter()
+                    .map(|x| f64::from(*x).powi(2))
+                    .sum::<f64>()
+                    .sqrt()
+            };
+            let rows = materialise(&rows, seed);
+            rows.chunks_exact(inputs)
+                .map(|row| norm(row) as f32)
+                .collect()
+        }
         Init::Sincos2d { side } => {
             let dim = spec.dims.last().copied().unwrap_or_default();
-            super::sincos_2d(side, dim)
+            let mut table = super::sincos_2d(side, dim);
+            // Without a class token, without its zeros.
+            table.split_off(table.len() - n)
         }
     }
 }
@@ -82,6 +111,7 @@ mod tests {
             (Init::xavier(200, 300), bound / 3f64.sqrt()),
             (Init::fan_in(300), (1.0 / 900.0f64).sqrt()),
             (Init::Normal(0.01), 0.01),
+            (Init::he_fan_out(50), 0.2),
         ] {
             let (mean, found) = moments(&draw("w", init));
             assert!(mean.abs() < 0.02 * std, "{init:?}: mean {mean}");
@@ -101,6 +131,18 @@ mod tests {
         assert_ne!(draw("a.weight", init), draw("b.weight", init));
         let spec = Spec::trained("a", &[8], init);
         assert_ne!(materialise(&spec, 0), materialise(&spec, 1));
+    }
+
+    #[test]
+    fn lengths_are_those_of_the_directions_that_start_beside_them() {
+        let specs = crate::nn::weight_norm_specs(16, 2);
+        let (g, v) = (materialise(&specs[0], 5), materialise(&specs[1], 5));
+        assert_eq!((g.len(), v.len()), (16, 16 * 12));
+        for (length, row) in g.iter().zip(v.chunks_exact(12)) {
+            let norm = row.iter().map(|x| x * x).sum::<f32>().sqrt();
+            assert!((length / norm - 1.0).abs() < 1e-6, "{length}, not {norm}");
+        }
+        assert_ne!(g[0], g[1]);
     }
 
     #[test]

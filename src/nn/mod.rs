@@ -10,6 +10,7 @@
 //! where it uses them. Statistics and softmax are f32 whatever that type is.
 
 mod attention;
+mod conv;
 mod init;
 mod linear;
 mod loss;
@@ -20,12 +21,13 @@ mod position;
 mod variables;
 
 pub use attention::{attention, attention_specs, class_attention};
+pub use conv::{conv, conv_specs, max_pool, mean_pool, relu};
 pub use init::{Init, materialise};
 pub use linear::{linear, linear_specs};
 pub use loss::{cross_entropies, cross_entropy, l2_normalize, relative_std};
 pub use mlp::{gelu, mlp, mlp_specs};
-pub use norm::{batch_norm, batch_norm_specs, layer_norm, layer_norm_specs};
-pub use patch::{patch_embed, patch_embed_specs};
+pub use norm::{batch_norm, batch_norm_of_views, batch_norm_specs, layer_norm, layer_norm_specs};
+pub use patch::{patch_embed, patch_embed_specs, weight_norm_specs};
 pub use position::sincos_2d;
 pub use variables::{Mode, Site, Variables};
 

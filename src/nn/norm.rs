@@ -49,8 +49,8 @@ pub fn batch_norm_specs(dim: usize, with_affine: bool) -> Vec<Spec> {
     specs
 }
 
-/// Normalises each channel of `x`, [B, channels] or [B, views, channels], over
-/// the batch; eps 1e-5. The result is f32.
+/// Normalises each channel of `x`, [B, channels] or [B, views, .., channels],
+/// over the batch and whatever places there are; eps 1e-5. The result is f32.
 ///
 /// In training the statistics are those of the whole batch, over all devices,
 /// each view having its own. The running ones move a tenth of the way to them,
@@ -60,12 +60,16 @@ pub fn batch_norm(site: &Site, x: Value) -> Result<Value> {
     let b = site.b;
     let _scope = site.enter();
     let x = b.convert(x, DType::F32)?;
+    let channel = x.rank().saturating_sub(1);
+    let axes: Vec<usize> = (0..channel).filter(|axis| *axis != 1).collect();
     let (centred, variance) = match site.mode {
         Mode::Train => {
-            let mean = b.mean(x, &[0])?;
-            let centred = b.sub(x, mean)?;
-            let variance = b.mean(b.mul(centred, centred)?, &[0])?;
-            let unbiased = x.dim(0) as f64 / x.dim(0).saturating_sub(1).max(1) as f64;
+            // Recomputed, they would be reduced over all devices again.
+            let mean = b.save(b.mean(x, &axes)?)?;
+            let centred = b.sub(x, b.spread(mean, x, &axes)?)?;
+            let variance = b.save(b.mean(b.mul(centred, centred)?, &axes)?)?;
+            let seen: usize = axes.iter().map(|axis| x.dim(*axis)).product();
+            let unbiased = seen as f64 / seen.saturating_sub(1).max(1) as f64;
             renew(site, "running_mean", mean)?;
             renew(site, "running_var", b.scale(variance, unbiased)?)?;
             (centred, variance)
@@ -79,11 +83,23 @@ pub fn batch_norm(site: &Site, x: Value) -> Result<Value> {
     if let Some(weight) = site.find("weight") {
         scale = b.mul(scale, weight)?;
     }
-    let y = b.mul(centred, scale)?;
+    let y = match site.mode {
+        Mode::Train => b.mul(centred, b.spread(scale, x, &axes)?)?,
+        Mode::Evaluate => b.mul(centred, scale)?,
+    };
     match site.find("bias") {
         Some(bias) => b.add(y, bias),
         None => Ok(y),
     }
+}
+
+/// As [`batch_norm`] of `x` [B * views, .., channels], where the views of each
+/// picture are side by side; the result has the shape and type of `x`.
+pub fn batch_norm_of_views(site: &Site, x: Value, views: usize) -> Result<Value> {
+    let b = site.b;
+    let dims = [&[x.dim(0) / views.max(1), views], &x.dims()[1..]].concat();
+    let y = batch_norm(site, b.reshape(x, &dims)?)?;
+    b.convert(b.reshape(y, x.dims())?, x.dtype())
 }
 
 /// `seen` is [channels] or [views, channels].

@@ -10,6 +10,7 @@ use super::executable::Executable;
 use super::ffi::{self, DeviceHandle, Handle, MemoryInUse, Value};
 use super::plugin::Plugin;
 use super::proto::CompileOptions;
+use super::store::Store;
 use crate::bad_input;
 use crate::graph::DType;
 
@@ -20,13 +21,25 @@ pub struct Program<'a> {
 }
 
 /// How to make a client.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct ClientOptions {
     /// Devices wanted: on the CPU as many are made (1 by default); elsewhere
-    /// so many must be there.
+    /// so many must be there, of this process.
     pub devices: Option<usize>,
+    /// For plugins whose processes find each other through a store (GPUs). A
+    /// TPU's know each other; a CPU's cannot talk.
+    pub rendezvous: Option<Rendezvous>,
     /// Options by the plugin's own names, such as `memory_fraction`.
     pub extra: Vec<(String, Value)>,
+}
+
+/// One of several processes of a job.
+#[derive(Clone)]
+pub struct Rendezvous {
+    pub process: usize,
+    pub processes: usize,
+    /// Shared by all of them.
+    pub store: Arc<dyn Store>,
 }
 
 /// A connection to a plugin's devices.
@@ -36,6 +49,8 @@ pub struct Client {
     platform: String,
     platform_version: String,
     process_index: i32,
+    /// The process of each device of the job, by the devices' ids.
+    processes: Vec<i32>,
     plugin: Arc<Plugin>,
 }
 
@@ -46,8 +61,9 @@ impl Client {
     /// [`crate::error::BadInput`] where fewer devices are there than wanted;
     /// the plugin's own error where it finds no device.
     pub fn new(plugin: &Arc<Plugin>, options: &ClientOptions) -> anyhow::Result<Arc<Client>> {
+        let store = options.rendezvous.as_ref().map(|job| &job.store);
         let create = |options: &[(String, Value)]| {
-            Handle::<ffi::Client>::create(plugin.api, options).with_context(|| {
+            Handle::<ffi::Client>::create(plugin.api, options, store.cloned()).with_context(|| {
                 format!(
                     "the plugin {} finds no device to work on: is there one, with its driver \
                          loaded, and free? (--pjrt cpu needs none)",
@@ -55,7 +71,12 @@ impl Client {
                 )
             })
         };
-        let mut handle = create(&options.extra)?;
+        let mut extra = options.extra.clone();
+        if let Some(job) = &options.rendezvous {
+            extra.push(("node_id".to_owned(), Value::Int(job.process as i64)));
+            extra.push(("num_nodes".to_owned(), Value::Int(job.processes as i64)));
+        }
+        let mut handle = create(&extra)?;
         let platform = handle.platform_name()?;
         if platform == "cpu" {
             // CPU devices are as many as one asks for, and by default as many
@@ -63,9 +84,8 @@ impl Client {
             // client, which is cheap there.
             drop(handle);
             let count = options.devices.unwrap_or(1) as i64;
-            let mut with_count = options.extra.clone();
-            with_count.push(("cpu_device_count".to_owned(), Value::Int(count)));
-            handle = create(&with_count)?;
+            extra.push(("cpu_device_count".to_owned(), Value::Int(count)));
+            handle = create(&extra)?;
         }
         let devices = handle
             .addressable_devices()?
@@ -81,7 +101,14 @@ impl Client {
                 devices.len()
             ));
         }
+        let all = handle.all_devices()?;
+        let all = all
+            .iter()
+            .map(|device| Ok((device.id()?, device.process_index()?)));
+        let mut all = all.collect::<Result<Vec<_>>>()?;
+        all.sort_unstable();
         Ok(Arc::new(Client {
+            processes: all.into_iter().map(|(_, process)| process).collect(),
             platform_version: handle.platform_version()?,
             process_index: handle.process_index()?,
             devices,
@@ -108,6 +135,12 @@ impl Client {
 
     pub fn process_index(&self) -> i32 {
         self.process_index
+    }
+
+    /// The process of each device of the whole job, in the order of the
+    /// devices' ids, which is that of a program's shards.
+    pub fn processes(&self) -> &[i32] {
+        &self.processes
     }
 
     pub fn plugin(&self) -> &Arc<Plugin> {

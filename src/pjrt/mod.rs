@@ -36,11 +36,12 @@ mod hlo;
 pub mod install;
 mod plugin;
 mod proto;
+pub mod store;
 mod topology;
 
 pub use buffer::{Buffer, Event, Pending};
 pub use cache::{CompileCache, Origin};
-pub use client::{Client, ClientOptions, Device, Program};
+pub use client::{Client, ClientOptions, Device, Program, Rendezvous};
 pub use error::{Code, Error, Result};
 pub use executable::{Arg, Compiled, Executable, Outputs};
 pub use ffi::environment::{

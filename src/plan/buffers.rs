@@ -3,12 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::hlo::{Instruction, any_block, instructions};
 
 /// Arrays of the same type from the same place of each block.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Buffers {
     /// Bytes of one of them on a device.
     pub bytes: u64,
@@ -34,11 +34,11 @@ pub(super) fn biggest(hlo: &str, most: usize) -> Vec<Buffers> {
             continue;
         }
         for instruction in instructions(line).filter(holds_memory) {
-            let shape = without_layout(instruction.kind);
             let scope = any_block(instruction.scope());
-            *groups
-                .entry((instruction.bytes(), shape, scope))
-                .or_default() += 1;
+            for array in &instruction.arrays {
+                let group = (array.bytes, array.kind.to_owned(), scope.clone());
+                *groups.entry(group).or_default() += 1;
+            }
         }
     }
     let buffers = groups.into_iter().rev().take(most);
@@ -86,21 +86,6 @@ fn holds_memory(instruction: &Instruction) -> bool {
     !names_others.contains(&op) && !op.ends_with("-start") && instruction.bytes() > 0
 }
 
-/// `bf16[8,128]{1,0:T(8,128)}` as `bf16[8,128]`.
-fn without_layout(kind: &str) -> String {
-    let mut text = String::new();
-    let mut depth = 0usize;
-    for c in kind.chars() {
-        match c {
-            '{' => depth += 1,
-            '}' => depth = depth.saturating_sub(1),
-            c if depth == 0 => text.push(c),
-            _ => {}
-        }
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -115,7 +100,7 @@ ENTRY %main (p: f32[64]) -> f32[64] {
   %p = f32[4096]{0} parameter(0)
   %a = bf16[2,8]{1,0:T(8,128)(2,1)} fusion(%p), kind=kLoop, calls=%fused_computation.1, metadata={op_name="e/blocks.0/mlp/dot"}
   %b = bf16[2,8]{1,0} fusion(%p), kind=kLoop, calls=%fused_computation.1, metadata={op_name="e/blocks.1/mlp/dot"}
-  %c = f32[64]{0} add(%p, %p), metadata={op_name="loss/add"}
+  %c = (f32[64]{0}, f32[2]{0}) fusion(%p), kind=kLoop, calls=%fused_computation.1, metadata={op_name="loss/add"}
   ROOT %t = (f32[64]{0}) tuple(%c)
 }
 "#;
@@ -133,6 +118,7 @@ ENTRY %main (p: f32[64]) -> f32[64] {
             [
                 buffers(256, 1, "f32[64]", "loss/add"),
                 buffers(32, 2, "bf16[2,8]", "e/blocks.*/mlp/dot"),
+                buffers(8, 1, "f32[2]", "loss/add"),
             ]
         );
         assert_eq!(biggest(HLO, 1).len(), 1);

@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::hlo::{Instruction, any_block, instructions};
 
@@ -38,7 +38,7 @@ pub struct Collective {
 }
 
 /// How much of one kind.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Total {
     pub count: usize,
     pub bytes: u64,
@@ -62,9 +62,9 @@ pub fn by_kind(collectives: &[Collective]) -> BTreeMap<&'static str, Total> {
 }
 
 /// Collectives of one kind for the same place of each block.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Place {
-    pub kind: &'static str,
+    pub kind: String,
     /// Such as `grad/base_encoder/blocks.*/mlp/fc1/dot_general`.
     pub scope: String,
     #[serde(flatten)]
@@ -82,7 +82,11 @@ pub fn by_place(collectives: &[Collective]) -> Vec<Place> {
     }
     let mut places: Vec<Place> = totals
         .into_iter()
-        .map(|((kind, scope), total)| Place { kind, scope, total })
+        .map(|((kind, scope), total)| Place {
+            kind: kind.to_owned(),
+            scope,
+            total,
+        })
         .collect();
     places.sort_by_key(|place| std::cmp::Reverse(place.total.bytes));
     places
@@ -97,7 +101,8 @@ fn collective(instruction: &Instruction) -> Option<Collective> {
         None => (instruction.opcode, false),
     };
     let kind = KINDS.into_iter().find(|kind| *kind == name)?;
-    let mut results = instruction.arrays.clone();
+    let arrays = instruction.arrays.iter();
+    let mut results: Vec<u64> = arrays.map(|array| array.bytes).collect();
     match (kind, starts) {
         // (operands, results)
         ("all-gather", true) => drop(results.drain(..results.len() / 2)),
@@ -181,7 +186,7 @@ ENTRY %main (p: f32[2,8]) -> f32[8] {
         assert_eq!(
             places,
             [Place {
-                kind: "all-reduce",
+                kind: "all-reduce".into(),
                 scope: "grad/blocks.*/mlp/dot".into(),
                 total: Total {
                     count: 2,

@@ -21,12 +21,8 @@ pub(super) struct Products {
 pub(super) fn products(graph: &Graph) -> Products {
     let mut all = Products::default();
     for node in graph.nodes() {
-        let (turns, inner): (u64, Vec<&Graph>) = match &node.op {
-            Op::Scan(op) => (op.length as u64, vec![&op.body]),
-            Op::ScanBlock(op) => (op.length as u64, vec![&op.body]),
-            op => (1, op.regions()),
-        };
-        for body in inner {
+        let turns = node.op.turns();
+        for body in node.op.regions() {
             let body = products(body);
             all.bf16_flops += turns * body.bf16_flops;
             all.f32_flops += turns * body.f32_flops;
@@ -47,7 +43,7 @@ pub(super) fn products(graph: &Graph) -> Products {
 /// Whether the program has a loop in it, which compilers count once.
 pub(super) fn has_loop(graph: &Graph) -> bool {
     graph.nodes().iter().any(|node| match &node.op {
-        Op::While(_) | Op::Scan(_) | Op::ScanBlock(_) => true,
+        Op::While(_) | Op::Scan(_) | Op::ScanBlock(_) | Op::MapChunks(_) => true,
         op => op.regions().into_iter().any(has_loop),
     })
 }
@@ -76,12 +72,12 @@ pub(super) fn roofline(hardware: &Hardware, share: &Graph) -> f64 {
 pub(super) fn network(
     hardware: &Hardware,
     devices: usize,
-    collectives: &BTreeMap<&'static str, Total>,
+    collectives: &BTreeMap<String, Total>,
 ) -> Option<f64> {
     let bandwidth = hardware.network_bandwidth?;
     let round = (devices.saturating_sub(1)) as f64 / devices.max(1) as f64;
     let seconds = collectives.iter().map(|(kind, total)| {
-        let rounds = if *kind == "all-reduce" { 2.0 } else { 1.0 };
+        let rounds = if kind == "all-reduce" { 2.0 } else { 1.0 };
         rounds * round * total.bytes as f64 / bandwidth
     });
     Some(seconds.sum())
@@ -125,7 +121,8 @@ mod tests {
 
     #[test]
     fn rings_send_an_all_reduce_twice_around() {
-        let one = |kind, bytes| BTreeMap::from([(kind, Total { count: 1, bytes })]);
+        let one =
+            |kind: &str, bytes| BTreeMap::from([(kind.to_owned(), Total { count: 1, bytes })]);
         assert_eq!(network(&HARDWARE, 4, &one("all-reduce", 1000)), Some(15.0));
         assert_eq!(network(&HARDWARE, 4, &one("all-gather", 1000)), Some(7.5));
         assert_eq!(network(&HARDWARE, 1, &one("all-reduce", 1000)), Some(0.0));

@@ -5,14 +5,21 @@
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Instruction<'a> {
     pub name: &'a str,
-    /// Its type as written, such as `(f32[8]{0}, bf16[2,8]{1,0})`.
-    pub kind: &'a str,
-    /// Bytes of each array of its result, without the padding of layouts.
-    pub arrays: Vec<u64>,
+    /// Those of its result: several where that is a tuple.
+    pub arrays: Vec<Array<'a>>,
     /// Such as `all-reduce`.
     pub opcode: &'a str,
     /// Operands and attributes.
     rest: &'a str,
+}
+
+/// An array's type, without its layout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Array<'a> {
+    /// Such as `bf16[2,8]`.
+    pub kind: &'a str,
+    /// Without the padding of layouts.
+    pub bytes: u64,
 }
 
 /// The instructions of all computations in a text, in its order. What is
@@ -33,7 +40,6 @@ fn instruction(line: &str) -> Option<Instruction<'_>> {
     (!opcode.is_empty() && opcode.chars().all(is_opcode)).then_some(())?;
     Some(Instruction {
         name,
-        kind,
         arrays: arrays(kind)?,
         opcode,
         rest,
@@ -54,8 +60,8 @@ fn end_of_type(text: &str) -> Option<usize> {
     None
 }
 
-/// Bytes of each array in a type: `bf16[2,8]{1,0}` and tuples of such.
-fn arrays(kind: &str) -> Option<Vec<u64>> {
+/// The arrays in a type: `bf16[2,8]{1,0}` and tuples of such.
+fn arrays(kind: &str) -> Option<Vec<Array<'_>>> {
     let mut found = Vec::new();
     let mut rest = kind;
     while let Some((before, after)) = rest.split_once('[') {
@@ -69,7 +75,11 @@ fn arrays(kind: &str) -> Option<Vec<u64>> {
             let dim: u64 = dim.trim_start_matches("<=").parse().ok()?;
             bits = bits.checked_mul(dim)?;
         }
-        found.push(bits.div_ceil(8));
+        let end = before.len() + dims.len() + 2;
+        found.push(Array {
+            kind: &rest[start..end],
+            bytes: bits.div_ceil(8),
+        });
         // A layout may hold brackets of its own kinds, but no square ones.
         rest = after;
     }
@@ -93,7 +103,7 @@ fn bits(element: &str) -> Option<u64> {
 impl<'a> Instruction<'a> {
     /// Bytes of the whole result.
     pub fn bytes(&self) -> u64 {
-        self.arrays.iter().sum()
+        self.arrays.iter().map(|array| array.bytes).sum()
     }
 
     /// The `op_name` that came with the program: the scope path and the op.
@@ -135,7 +145,15 @@ mod tests {
         let text = r#"  ROOT %fusion.7 = (bf16[16,197,3072]{2,1,0:T(8,128)(2,1)S(1)}, s32[], pred[3]{0}) fusion(%a, %b), kind=kOutput, calls=%c, metadata={op_name="base_encoder/blocks.0/mlp/dot"}"#;
         let found = instruction(text).unwrap();
         assert_eq!((found.name, found.opcode), ("fusion.7", "fusion"));
-        assert_eq!(found.arrays, [16 * 197 * 3072 * 2, 4, 3]);
+        let arrays = [
+            ("bf16[16,197,3072]", 16 * 197 * 3072 * 2),
+            ("s32[]", 4),
+            ("pred[3]", 3),
+        ];
+        assert_eq!(
+            found.arrays,
+            arrays.map(|(kind, bytes)| Array { kind, bytes })
+        );
         assert_eq!(found.scope(), "base_encoder/blocks.0/mlp/dot");
         assert_eq!(found.bytes(), 16 * 197 * 3072 * 2 + 7);
         assert_eq!(found.group_size(), None);

@@ -2,22 +2,26 @@
 //! known on a laptop before anyone books a machine.
 //!
 //! [`Target`] names the devices, [`Machine`] is their compiler, [`compile`]
-//! gives a [`Report`]. Compilers tell memory exactly; every time is an
+//! gives a [`Report`], [`plan`] the fastest settings that fit. Compilers tell memory exactly; every time is an
 //! estimate, and says whose.
 
 mod buffers;
 mod collectives;
 mod compile;
 mod estimate;
+mod facts;
 mod hardware;
 mod hlo;
 mod refusal;
 mod report;
+mod search;
 mod target;
 
 pub use buffers::Buffers;
 pub use collectives::{Collective, Place, Total, by_kind, by_place, collectives};
-pub use compile::{AFTER_PARTITIONING, compile, partitioned};
+pub use compile::{compile, report};
+pub use facts::{AFTER_PARTITIONING, partitioned};
 pub use hardware::Hardware;
 pub use report::{Alternative, Report};
+pub use search::{Plan, Trial, plan, recommended};
 pub use target::{Machine, Target};

@@ -9,13 +9,14 @@ use serde_json::{Value as Json, json};
 use super::buffers::Buffers;
 use super::collectives::{Place, Total};
 use super::hardware::Hardware;
+use crate::config::OptimizerSharding;
 use crate::graph::cost::amount;
 
 /// Training pictures of ImageNet-1k, in whose epochs durations are given.
 pub(super) const IMAGENET: usize = 1_281_167;
 
 /// Rows of a list of the biggest in the text.
-pub(super) const LISTED: usize = 12;
+const LISTED: usize = 12;
 
 /// A step on a target. Bytes, FLOPs and seconds are those of one device.
 #[derive(Clone, Debug, Serialize)]
@@ -30,6 +31,9 @@ pub struct Report {
     pub program: String,
     pub batch: usize,
     pub lowering: String,
+    pub optimizer_sharding: OptimizerSharding,
+    /// Chunks that the batch is encoded in.
+    pub accumulate: usize,
     /// Whether the compiler took it, or where it refuses nothing, whether its
     /// memory is no more than the device's.
     pub fits: bool,
@@ -41,8 +45,8 @@ pub struct Report {
     pub temp_bytes: Option<u64>,
     pub generated_code_bytes: Option<u64>,
     pub peak_bytes: Option<u64>,
-    /// Of a program that was refused: what it needs of what a device has, as
-    /// the compiler says, and its words.
+    /// All that is held at once; of a program that was refused, what it needs,
+    /// and of what a device has, as the compiler says, and its words.
     pub used_bytes: Option<u64>,
     pub capacity_bytes: Option<u64>,
     pub refusal: Option<String>,
@@ -61,26 +65,36 @@ pub struct Report {
     /// Our model of the network, apart from the estimates above.
     pub interconnect_seconds: Option<f64>,
     /// As the program runs, combined; null where it was refused.
-    pub collectives: Option<BTreeMap<&'static str, Total>>,
+    pub collectives: Option<BTreeMap<String, Total>>,
     /// Right after partitioning, by what needs them.
     pub collectives_by_scope: Option<Vec<Place>>,
     pub biggest_buffers: Vec<Buffers>,
     /// Where the list of buffers comes from.
     pub buffers_from: &'static str,
-    /// For what does not fit: what was tried instead.
+    /// The other lowerings that were tried, since not all fit.
     pub alternatives: Vec<Alternative>,
     pub compile_seconds: f64,
     #[serde(flatten)]
     pub pace: Pace,
 }
 
-/// Settings that were compiled because those asked for do not fit.
+/// A lowering that was compiled because another does not fit.
 #[derive(Clone, Debug, Serialize)]
 pub struct Alternative {
     /// As `--set` takes it.
     pub setting: String,
     pub fits: bool,
-    pub temp_bytes: Option<u64>,
+    pub used_bytes: Option<u64>,
+}
+
+impl Alternative {
+    pub(super) fn of(report: &Report) -> Self {
+        Self {
+            setting: format!("lowering={}", report.lowering),
+            fits: report.fits,
+            used_bytes: report.used_bytes,
+        }
+    }
 }
 
 /// What follows from an estimate of a step's seconds.
@@ -142,37 +156,42 @@ impl Report {
     /// The report for people.
     pub fn text(&self) -> String {
         let mut text = String::new();
-        self.write(&mut text).expect("strings take all text");
+        let sections = [Self::memory, Self::times, Self::exchanged, Self::pace];
+        for section in sections {
+            section(self, &mut text).expect("strings take all text");
+            text.push('\n');
+        }
+        text.pop();
         text
     }
 
-    fn write(&self, out: &mut String) -> std::fmt::Result {
-        let bytes = |value: Option<u64>| match value {
-            Some(value) => format!("{:>9}", amount(value as f64, "B")),
-            None => "        ?".to_owned(),
-        };
-        let count = |value: Option<f64>, unit: &str| match value {
-            Some(value) => amount(value, unit),
-            None => "not told".to_owned(),
-        };
+    /// The collectives for people.
+    pub fn collectives_text(&self) -> String {
+        let mut text = String::new();
+        self.exchanged(&mut text).expect("strings take all text");
+        text
+    }
+
+    fn memory(&self, out: &mut String) -> std::fmt::Result {
         writeln!(
             out,
-            "{} on {}: {} x {}, {} pictures a step ({} on each), {} lowering, compiled in {:.0} s",
+            "{} on {}: {} x {}, {} pictures a step ({} on each{}), {} lowering, compiled in {:.0} s",
             self.program,
             self.target,
             self.devices,
             self.device_kind,
             self.batch,
             self.batch / self.devices,
+            match self.accumulate {
+                1 => String::new(),
+                chunks => format!(", in {chunks} chunks"),
+            },
             self.lowering,
             self.compile_seconds
         )?;
         let verdict = if self.fits { "fits" } else { "DOES NOT FIT" };
-        writeln!(
-            out,
-            "\nmemory of a device: {verdict} ({} there)",
-            amount(self.hardware.memory as f64, "B")
-        )?;
+        let there = amount(self.hardware.memory as f64, "B");
+        writeln!(out, "\nmemory of a device: {verdict} ({there} there)")?;
         for (name, value) in [
             ("arguments", self.argument_bytes),
             ("results", self.output_bytes),
@@ -182,7 +201,8 @@ impl Report {
             ("highest use", self.peak_bytes),
         ] {
             if self.refusal.is_none() {
-                writeln!(out, "  {name:<36} {}", bytes(value))?;
+                let bytes = value.map_or("?".to_owned(), |bytes| amount(bytes as f64, "B"));
+                writeln!(out, "  {name:<36} {bytes:>9}")?;
             }
         }
         if let Some(refusal) = &self.refusal {
@@ -190,10 +210,17 @@ impl Report {
         }
         for alternative in &self.alternatives {
             let fits = match alternative.fits {
-                true => "would fit",
-                false => "would not fit either",
+                true => "fits",
+                false => "does not fit",
             };
-            writeln!(out, "  --set {} {fits}", alternative.setting)?;
+            let used = told(alternative.used_bytes.map(|n| n as f64), "B");
+            writeln!(out, "  --set {} {fits}: {used}", alternative.setting)?;
+        }
+        if !self.fits {
+            writeln!(
+                out,
+                "  `xla-moco plan` also splits the optimizer's state over the devices"
+            )?;
         }
         if !self.biggest_buffers.is_empty() {
             writeln!(out, "\nbiggest arrays ({})", self.buffers_from)?;
@@ -208,7 +235,11 @@ impl Report {
                 buffer.scope
             )?;
         }
-        writeln!(out, "\ntime of a step (all of these are estimates)")?;
+        Ok(())
+    }
+
+    fn times(&self, out: &mut String) -> std::fmt::Result {
+        writeln!(out, "time of a step (all of these are estimates)")?;
         match self.estimated_seconds {
             Some(seconds) => writeln!(
                 out,
@@ -238,39 +269,54 @@ impl Report {
         writeln!(
             out,
             "  the compiler counts {} and {} accessed",
-            count(self.flops, "FLOP"),
-            count(self.bytes_accessed, "B")
-        )?;
-        if let Some(collectives) = &self.collectives {
-            writeln!(out, "\ncollectives as the program runs")?;
-            for (kind, total) in collectives {
-                writeln!(
-                    out,
-                    "  {kind:<20} {:>4}  {}",
-                    total.count,
-                    amount(total.bytes as f64, "B")
-                )?;
-            }
+            told(self.flops, "FLOP"),
+            told(self.bytes_accessed, "B")
+        )
+    }
+
+    fn exchanged(&self, out: &mut String) -> std::fmt::Result {
+        let Some(collectives) = &self.collectives else {
+            return writeln!(out, "collectives: not known of a program that was refused");
+        };
+        if collectives.is_empty() {
+            return writeln!(out, "no collectives: nothing is exchanged");
         }
-        if let Some(places) = &self.collectives_by_scope {
-            writeln!(out, "\nwhat needs them, before they are combined")?;
-            for place in places.iter().take(LISTED) {
-                writeln!(
-                    out,
-                    "  {:<20} {:>4}  {:<9} {}",
-                    place.kind,
-                    place.total.count,
-                    amount(place.total.bytes as f64, "B"),
-                    place.scope
-                )?;
-            }
+        writeln!(out, "collectives as the program runs")?;
+        for (kind, total) in collectives {
+            let bytes = amount(total.bytes as f64, "B");
+            writeln!(out, "  {kind:<20} {:>4}  {bytes}", total.count)?;
         }
+        let places = self.collectives_by_scope.as_deref().unwrap_or_default();
+        if places.is_empty() {
+            return Ok(());
+        }
+        writeln!(out, "\nwhat needs them, before they are combined")?;
+        for place in places.iter().take(LISTED) {
+            writeln!(
+                out,
+                "  {:<20} {:>4}  {:<9} {}",
+                place.kind,
+                place.total.count,
+                amount(place.total.bytes as f64, "B"),
+                place.scope
+            )?;
+        }
+        let rest = &places[LISTED.min(places.len())..];
+        if !rest.is_empty() {
+            let bytes: u64 = rest.iter().map(|place| place.total.bytes).sum();
+            let bytes = amount(bytes as f64, "B");
+            writeln!(out, "  and {} more places, {bytes}", rest.len())?;
+        }
+        Ok(())
+    }
+
+    fn pace(&self, out: &mut String) -> std::fmt::Result {
         let pace = &self.pace;
         let by = match pace.pace_from {
             "compiler" => "by the compiler's estimate, without network and input",
             _ => "at best, by the roofline",
         };
-        writeln!(out, "\n{by}")?;
+        writeln!(out, "{by}")?;
         writeln!(
             out,
             "  {:.0} images/s, {:.2} h for 100 epochs of ImageNet, {:.0}% model FLOP utilisation{}",
@@ -283,4 +329,8 @@ impl Report {
             }
         )
     }
+}
+
+fn told(value: Option<f64>, unit: &str) -> String {
+    value.map_or("not told".to_owned(), |value| amount(value, unit))
 }

@@ -2,10 +2,8 @@
 
 use super::{Program, mesh};
 use crate::config::RunConfig;
-use crate::graph::block::Lowering;
 use crate::graph::{Builder, DType, Result, Shape, Sharding, Value};
-use crate::models::compute_dtype;
-use crate::models::vit::{Trunk, specs, vit};
+use crate::models::{self, Trunk, compute_dtype};
 use crate::nn::{Mode, Site, Variables, l2_normalize, under};
 
 /// How long features are.
@@ -19,7 +17,7 @@ pub enum Length {
 
 /// Arguments: the backbone's variables (`base_encoder.*` without its head),
 /// then `pictures`, u8 [batch, S, S, 3], without augmentation. Result:
-/// `features`, f32 [batch, dim], the class token's after the final norm.
+/// `features`, f32 [batch, dim]. BN has its running statistics.
 pub fn build(config: &RunConfig, batch: usize, length: Length) -> Result<Program> {
     let b = Builder::new();
     let variables = backbone_inputs(&b, config);
@@ -44,7 +42,7 @@ pub fn build(config: &RunConfig, batch: usize, length: Length) -> Result<Program
 
 /// The backbone's variables as arguments: `base_encoder.*` without its head.
 pub(super) fn backbone_inputs(b: &Builder, config: &RunConfig) -> Variables {
-    let specs = under("base_encoder", specs(&config.model));
+    let specs = under("base_encoder", models::specs(&config.model));
     Variables::new(specs.map(|spec| {
         let shape = Shape::new(DType::F32, &spec.dims);
         let sharding = Sharding::replicated(shape.rank());
@@ -53,8 +51,8 @@ pub(super) fn backbone_inputs(b: &Builder, config: &RunConfig) -> Variables {
     }))
 }
 
-/// Normalised pictures [B, 3, S, S] to the class token's features after the
-/// final norm, f32 [B, dim], in evaluation form.
+/// Normalised pictures [B, 3, S, S] to features, f32 [B, dim], in evaluation
+/// form.
 pub(super) fn backbone(
     b: &Builder,
     config: &RunConfig,
@@ -63,10 +61,6 @@ pub(super) fn backbone(
 ) -> Result<Value> {
     let compute = compute_dtype(config.model.compute_dtype);
     let site = Site::new(b, variables, compute, Mode::Evaluate);
-    let trunk = Trunk {
-        lowering: Lowering::Unrolled,
-        differentiable: false,
-    };
-    let x = vit(&site.at("base_encoder"), &config.model, trunk, x)?;
+    let x = models::backbone(&site.at("base_encoder"), &config.model, Trunk::PLAIN, x)?;
     b.convert(x, DType::F32)
 }

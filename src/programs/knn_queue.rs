@@ -110,7 +110,7 @@ pub fn step(
 fn enqueue(b: &Builder, queue: &Queue, batch: &Samples, rows: usize, size: usize) -> Result<Queue> {
     let write = |old: Value, new: Value| {
         let new = b.constrain(new, &Sharding::replicated(new.rank()))?;
-        let start = b.leading_start(queue.pointer, old.rank())?;
+        let start = b.starts(0, queue.pointer, old.rank())?;
         b.dynamic_update_slice(old, new, &start)
     };
     let rows_i32 = b.scalar(DType::I32, rows as f64)?;

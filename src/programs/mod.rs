@@ -1,5 +1,6 @@
 //! What gets compiled: whole programs, from arguments to results.
 
+pub mod agreement;
 pub mod augment;
 pub mod features;
 pub mod knn_queue;
@@ -80,12 +81,15 @@ pub fn mesh(config: &RunConfig) -> Option<Mesh> {
     (config.mesh.data > 1).then(|| Mesh::data(config.mesh.data))
 }
 
-/// How the trunk is lowered for devices of a PJRT platform (`cpu`, `cuda`,
-/// `tpu`): as the configuration says, and where it leaves it open, unrolled.
-pub fn lowering(config: &RunConfig, _platform: &str) -> block::Lowering {
-    match config.lowering {
-        Lowering::Auto | Lowering::Unrolled => block::Lowering::Unrolled,
+/// How the trunk is lowered, as the configuration says; none where it leaves
+/// that open.
+pub fn lowering(config: &RunConfig) -> Option<block::Lowering> {
+    Some(match config.lowering {
+        Lowering::Auto => return None,
+        Lowering::Unrolled => block::Lowering::Unrolled,
+        Lowering::RematAttention => block::Lowering::RematAttention,
+        Lowering::RematMlp => block::Lowering::RematMlp,
         Lowering::Remat => block::Lowering::Remat,
         Lowering::Scan => block::Lowering::Scan,
-    }
+    })
 }

@@ -10,7 +10,7 @@ use crate::graph::block::Lowering;
 use crate::graph::ops::Comparison;
 use crate::graph::vjp::gradients;
 use crate::graph::{Builder, DType, Result, Shape, Sharding, Value};
-use crate::methods::{self, Step};
+use crate::methods::{self, Chunks, Pictures, Step};
 use crate::nn::{Role, Spec, Variables, materialise};
 use crate::optim::{self, Parameter};
 
@@ -46,24 +46,29 @@ pub struct TrainingSet {
 impl<'a> TrainStep<'a> {
     /// The step that `train` runs and `export` writes. The kNN monitor has its
     /// queue where the pictures have labels, however often it classifies: that
-    /// may change on resume, and the state must not.
-    pub fn of_run(config: &'a RunConfig, set: TrainingSet, platform: &str) -> Self {
+    /// may change on resume, and the state must not. A lowering that the
+    /// configuration leaves open is [`Lowering::Unrolled`] here.
+    pub fn of_run(config: &'a RunConfig, set: TrainingSet) -> Self {
         let queue = config.monitor.queue_size(set.images, config.batch);
         Self {
             config,
             views: Views::Augmented,
             queue: if set.classes > 0 { queue } else { 0 },
             classes: set.classes,
-            lowering: super::lowering(config, platform),
+            lowering: super::lowering(config).unwrap_or(Lowering::Unrolled),
         }
     }
 }
 
 /// The arguments that are not state.
 struct Batch {
-    views: [Value; 2],
+    /// What views are made of: see [`views`].
+    sources: Vec<Value>,
     /// With a queue.
     monitored: Option<Monitored>,
+    /// Where there are several devices: for each, whether its host wants to
+    /// stop.
+    stop: Option<Value>,
     lr: Value,
     momentum: Value,
     step: Value,
@@ -110,12 +115,20 @@ pub fn build(spec: &TrainStep) -> Result<Program> {
     methods::prepare(&b, config, &variables)?;
     let old = |spec: &&Spec| variables.get(&spec.name);
     let parameters: Vec<Value> = trained.iter().map(old).collect::<Result<_>>()?;
+    let chunks = Chunks {
+        number: config.accumulate,
+        sources: batch.sources,
+        views: &|b, sources| views(b, spec, sources),
+    };
     let forward = methods::forward(&Step {
         b: &b,
         config,
         lowering: spec.lowering,
         variables: &variables,
-        views: batch.views,
+        pictures: match chunks.number {
+            1 => Pictures::Whole(methods::both_views(&b, views(&b, spec, &chunks.sources)?)?),
+            _ => Pictures::InChunks(&chunks),
+        },
         momentum: batch.momentum,
     })?;
     let gradients = gradients(&b, forward.loss, &parameters)?;
@@ -187,6 +200,10 @@ pub fn build(spec: &TrainStep) -> Result<Program> {
             metrics.push(("effective_rank".to_owned(), rank));
         }
     }
+    if let Some(stop) = batch.stop {
+        let any = b.reduce_max(stop, &[0])?;
+        metrics.push((STOP.to_owned(), b.convert(any, DType::F32)?));
+    }
     let values: Vec<Value> = metrics.iter().map(|(_, value)| *value).collect();
     let all = b.stack(&values)?;
     b.sharded_output("metrics", all, Some(Sharding::replicated(1)));
@@ -198,6 +215,10 @@ pub fn build(spec: &TrainStep) -> Result<Program> {
         metrics: metrics.into_iter().map(|(name, _)| name).collect(),
     })
 }
+
+/// The argument i32 [devices] by which a host asks all to stop, and the metric
+/// that says whether one did: in programs of several devices.
+pub const STOP: &str = "stop";
 
 /// The state before the first step, a pure function of the configuration and
 /// the queue's size, in the program's order.
@@ -241,7 +262,7 @@ const QUEUE: [&str; 5] = [
 
 fn queue_shapes(config: &RunConfig, rows: usize) -> [Shape; 5] {
     [
-        f32_shape(&[rows, config.model.dim]),
+        f32_shape(&[rows, config.model.features()]),
         Shape::new(DType::I32, &[rows]),
         Shape::new(DType::U32, &[rows]),
         Shape::scalar(DType::I32),
@@ -318,18 +339,17 @@ fn batch_inputs(b: &Builder, spec: &TrainStep) -> Result<Batch> {
         let sharding = Sharding::split(dims.len(), 0);
         b.sharded_input(name, Shape::new(dtype, dims), Some(sharding))
     };
-    let views = match spec.views {
-        Views::Normalised => {
-            ["view1", "view2"].map(|name| split(name, DType::F32, &[batch, 3, side, side]))
-        }
-        Views::Augmented => {
-            let crops =
-                ["view1", "view2"].map(|name| split(name, DType::U8, &[batch, side, side, 3]));
-            let rows =
-                ["augment1", "augment2"].map(|name| split(name, DType::F32, &[batch, COLUMNS]));
-            let view = |i: usize| augment(b, crops[i], rows[i], &spec.config.augment, i);
-            [view(0)?, view(1)?]
-        }
+    let both = |names: [&str; 2], dtype: DType, dims: &[usize]| {
+        names.map(|name| split(name, dtype, dims)).to_vec()
+    };
+    let names = ["view1", "view2"];
+    let sources = match spec.views {
+        Views::Normalised => both(names, DType::F32, &[batch, 3, side, side]),
+        Views::Augmented => [
+            both(names, DType::U8, &[batch, side, side, 3]),
+            both(["augment1", "augment2"], DType::F32, &[batch, COLUMNS]),
+        ]
+        .concat(),
     };
     let scalar = |name: &str, dtype: DType| replicated_input(b, name, Shape::scalar(dtype));
     let monitored = (spec.queue > 0).then(|| Monitored {
@@ -337,11 +357,22 @@ fn batch_inputs(b: &Builder, spec: &TrainStep) -> Result<Batch> {
         ids: split("ids", DType::U32, &[batch]),
         classify: scalar("classify", DType::Pred),
     });
+    let devices = spec.config.mesh.data;
     Ok(Batch {
-        views,
+        sources,
         monitored,
+        stop: (devices > 1).then(|| split(STOP, DType::I32, &[devices])),
         lr: scalar("lr", DType::F32),
         momentum: scalar("momentum", DType::F32),
         step: scalar("step", DType::I32),
     })
+}
+
+/// Both views, normalised f32 [n, 3, S, S], of n rows of a batch's sources.
+fn views(b: &Builder, spec: &TrainStep, sources: &[Value]) -> Result<[Value; 2]> {
+    let view = |i: usize| match spec.views {
+        Views::Normalised => Ok(sources[i]),
+        Views::Augmented => augment(b, sources[i], sources[2 + i], &spec.config.augment, i),
+    };
+    Ok([view(0)?, view(1)?])
 }

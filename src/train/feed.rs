@@ -6,12 +6,14 @@ use std::ops::Range;
 use anyhow::{Context, Result, bail};
 
 use super::devices::Devices;
+use super::hosts::Exchange;
 use super::pictures::Pictures;
 use super::plan::Plan;
 use crate::config::RunConfig;
 use crate::data::{Batch, Loader, LoaderConfig};
 use crate::graph::Input;
 use crate::pjrt::Buffer;
+use crate::programs::train_step::STOP;
 
 /// The scalars of one step.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -23,22 +25,34 @@ pub struct Scalars {
     pub step: i32,
     /// Whether the kNN monitor classifies this batch.
     pub classify: bool,
+    /// Whether this host wants all to stop.
+    pub stop: bool,
+    /// Devices of this host.
+    pub devices: usize,
 }
 
 impl Scalars {
     /// Those of the update of number `update`, from 0.
-    pub fn of(config: &RunConfig, plan: &Plan, update: u64) -> Result<Self> {
+    /// `rows` is this host's share of the batch.
+    pub fn of(config: &RunConfig, plan: &Plan, update: u64, rows: &Range<usize>) -> Result<Self> {
         Ok(Self {
             lr: plan.schedule.lr(config.peak_lr(), update) as f32,
             momentum: plan.schedule.momentum(&config.method, update) as f32,
             step: i32::try_from(update).context("a run has less than 2^31 steps")?,
             classify: plan.classifies(update + 1),
+            stop: false,
+            devices: config.mesh.data * rows.len() / config.batch,
         })
     }
 }
 
-/// The batches of some steps, counted from 0.
-pub fn loader(config: &RunConfig, pictures: &Pictures, steps: Range<u64>) -> Result<Loader> {
+/// The `rows` of the batches of some steps, counted from 0.
+pub fn loader(
+    config: &RunConfig,
+    pictures: &Pictures,
+    rows: Range<usize>,
+    steps: Range<u64>,
+) -> Result<Loader> {
     let loader = LoaderConfig {
         seed: config.seed,
         batch: config.batch,
@@ -48,25 +62,32 @@ pub fn loader(config: &RunConfig, pictures: &Pictures, steps: Range<u64>) -> Res
         workers: config.data.worker_count(),
         prefetch: config.data.prefetch,
         corrupt_limit: config.data.corrupt_limit,
-        rows: 0..config.batch,
+        rows,
         steps,
     };
     Loader::new(pictures.train.clone(), loader)
 }
 
 /// Copies everything that `inputs` name to the devices: for each device its
-/// arguments, in the program's order.
+/// arguments, in the program's order. What is split over hosts whose plugin
+/// cannot reach the others' devices comes through the `exchange`.
 pub fn upload(
     inputs: &[Input],
     devices: &Devices,
+    exchange: Option<&Exchange>,
     batch: &Batch,
     scalars: &Scalars,
 ) -> Result<Vec<Vec<Buffer>>> {
     let mut rows: Vec<Vec<Buffer>> = (0..devices.len()).map(|_| Vec::new()).collect();
     for input in inputs {
-        let bytes = host_bytes(&input.name, batch, scalars)?;
+        let mut bytes = host_bytes(&input.name, batch, scalars)?;
+        let is_split = input.sharding.as_ref().is_some_and(|s| !s.is_replicated());
+        if let Some(exchange) = exchange.filter(|_| is_split) {
+            let name = format!("{} of step {}", input.name, scalars.step + 1);
+            bytes = Cow::Owned(exchange.join(&name, &bytes)?);
+        }
         let buffers = devices
-            .place(&bytes, input.value.shape, input.sharding.as_ref())
+            .place_own(&bytes, input.value.shape, input.sharding.as_ref())
             .with_context(|| format!("cannot give the step its argument {}", input.name))?;
         for (row, buffer) in rows.iter_mut().zip(buffers) {
             row.push(buffer);
@@ -89,6 +110,7 @@ pub fn host_bytes<'a>(name: &str, batch: &'a Batch, scalars: &Scalars) -> Result
         "labels" => join(batch.labels.iter().map(|x| x.to_le_bytes())),
         "ids" => join(batch.ids.iter().map(|x| x.to_le_bytes())),
         "classify" => Cow::Owned(vec![u8::from(scalars.classify)]),
+        STOP => join((0..scalars.devices).map(|_| i32::from(scalars.stop).to_le_bytes())),
         "lr" => floats(&[scalars.lr]),
         "momentum" => floats(&[scalars.momentum]),
         "step" => Cow::Owned(scalars.step.to_le_bytes().to_vec()),

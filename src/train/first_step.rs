@@ -23,10 +23,11 @@ pub fn first_arguments(
     program: &Program,
 ) -> Result<Snapshot> {
     let plan = Plan::new(config, pictures.train.len(), None)?;
-    let mut loader = feed::loader(config, pictures, 0..1)?;
+    let rows = 0..config.batch;
+    let mut loader = feed::loader(config, pictures, rows.clone(), 0..1)?;
     let batch = loader.next().context("the loader has no first batch")??;
-    let scalars = Scalars::of(config, &plan, 0)?;
-    let step = TrainStep::of_run(config, pictures.training_set(), "cpu");
+    let scalars = Scalars::of(config, &plan, 0, &rows)?;
+    let step = TrainStep::of_run(config, pictures.training_set());
     let state = train_step::initial_state(&step);
     let mut tensors: Vec<HostTensor> = state
         .into_iter()

@@ -1,6 +1,6 @@
 //! The run's folder: one process at a time, and what is there to go on from.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde_json::Value;
@@ -11,7 +11,10 @@ use crate::config::{self, RunConfig};
 
 /// A run's folder, held by this process.
 pub struct Folder {
+    /// Where this host's records go.
     pub run: RunDir,
+    /// The run's: what all hosts share.
+    pub root: PathBuf,
     resume: Option<Resume>,
     _lock: RunLock,
 }
@@ -33,10 +36,18 @@ impl Folder {
     /// [`bad_input!`] if another process holds the folder, if no checkpoint in
     /// it is whole, or if it is of other pictures or another configuration;
     /// the message names the keys.
-    pub fn take(root: &Path, config: &RunConfig, data_fingerprint: &str) -> Result<Self> {
-        let run = RunDir::create(root)?;
+    ///
+    /// `own` is where this host's records go: `root` itself, where the
+    /// checkpoints are, for all but the other hosts of a job.
+    pub fn take(
+        root: &Path,
+        own: &Path,
+        config: &RunConfig,
+        data_fingerprint: &str,
+    ) -> Result<Self> {
+        let run = RunDir::create(own)?;
         let lock = run.lock()?;
-        let loaded = load_latest(&run)?;
+        let loaded = load_latest(&RunDir::create(root)?)?;
         if let Some(loaded) = &loaded {
             let refused = || format!("cannot resume {}", run.root().display());
             check_config(&run, config).with_context(refused)?;
@@ -51,6 +62,7 @@ impl Folder {
                 state: Some(loaded.snapshot),
             }),
             run,
+            root: root.to_owned(),
             _lock: lock,
         })
     }

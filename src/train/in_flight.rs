@@ -4,7 +4,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
-use crossbeam_channel::{Receiver, Sender, TryRecvError, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, unbounded};
 
 use crate::pjrt::{Event, Pending};
 
@@ -38,13 +38,21 @@ pub struct Finished {
 pub struct InFlight {
     enqueued: Option<Sender<Enqueued>>,
     finished: Receiver<Result<Finished>>,
-    /// Steps whose results were not taken yet.
+    /// Steps whose results were not taken yet, and the oldest one's number.
     count: usize,
+    oldest: u64,
+    /// How long a step may take.
+    deadline: Duration,
     thread: Option<JoinHandle<()>>,
 }
 
+/// A step has not ended within the deadline: its number.
+#[derive(Debug, thiserror::Error)]
+#[error("step {0} is not done in time")]
+pub struct Late(pub u64);
+
 impl InFlight {
-    pub fn new() -> Result<Self> {
+    pub fn new(deadline: Duration) -> Result<Self> {
         let (enqueued, incoming) = unbounded::<Enqueued>();
         let (outgoing, finished) = unbounded();
         let thread = std::thread::Builder::new().name("metrics".into());
@@ -61,11 +69,16 @@ impl InFlight {
             enqueued: Some(enqueued),
             finished,
             count: 0,
+            oldest: 0,
+            deadline,
             thread: Some(thread),
         })
     }
 
     pub fn push(&mut self, step: Enqueued) {
+        if self.count == 0 {
+            self.oldest = step.step;
+        }
         let enqueued = self.enqueued.as_ref().expect("taken only in drop");
         // The thread ends early only by a panic; taking then says so.
         let _ = enqueued.send(step);
@@ -76,17 +89,23 @@ impl InFlight {
     /// more than `allowed`; `None` if it is not done, or if there is none.
     ///
     /// # Errors
-    /// That of the step.
+    /// That of the step; [`Late`].
     pub fn take(&mut self, allowed: usize) -> Result<Option<Finished>> {
         let result = match self.finished.try_recv() {
             Ok(result) => result,
             Err(TryRecvError::Empty) if self.count <= allowed => return Ok(None),
-            Err(_) => self
-                .finished
-                .recv()
-                .map_err(|_| anyhow!("the thread that reads metrics ended"))?,
+            Err(_) => match self.finished.recv_timeout(self.deadline) {
+                Ok(result) => result,
+                Err(RecvTimeoutError::Timeout) => {
+                    // It still waits for the device, and would be waited for.
+                    self.thread = None;
+                    return Err(Late(self.oldest).into());
+                }
+                Err(_) => return Err(anyhow!("the thread that reads metrics ended")),
+            },
         };
         self.count -= 1;
+        self.oldest += 1;
         result.map(Some)
     }
 }

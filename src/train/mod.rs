@@ -11,6 +11,7 @@
 //! | `devices`, `state`, `feed` | arrays to the devices; the train state there, and its copies on the host; a step's batch and scalars |
 //! | `first_step` | the first step's arguments on the host, for another client |
 //! | `run_loop` | the loop itself |
+//! | `hosts` | the processes that train together: shares, agreement, silence |
 //! | `in_flight`, `clock` | steps enqueued and not finished, and their metrics; where the time goes |
 //! | `records`, `corrupt_list`, `held_out` | metrics, events, TensorBoard, progress |
 //!
@@ -30,6 +31,7 @@ mod feed;
 mod first_step;
 mod folder;
 mod held_out;
+mod hosts;
 mod in_flight;
 mod origin;
 mod parts;
@@ -50,6 +52,7 @@ use crate::config::RunConfig;
 use crate::monitor::Health;
 use crate::{pjrt, report};
 use folder::Folder;
+use hosts::Hosts;
 use plan::Plan;
 use records::Records;
 use run_loop::RunLoop;
@@ -57,6 +60,7 @@ use session::Session;
 use signals::StopRequest;
 
 pub use first_step::first_arguments;
+pub use hosts::Job;
 pub use parts::Parts;
 pub use pictures::{Pictures, Places, at};
 
@@ -73,6 +77,9 @@ pub struct Options {
     /// Stop after this step, counted from the run's first; the schedule stays
     /// as it is.
     pub steps: Option<u64>,
+    /// One of several hosts, for plugins that do not know of each other's
+    /// processes.
+    pub job: Option<Job>,
 }
 
 /// Why a run ended.
@@ -126,7 +133,11 @@ pub fn run(options: &Options) -> Result<Outcome> {
     let stop = StopRequest::on_signals()?;
     let pictures = Pictures::open(&config.data)?;
     let plan = Plan::new(config, pictures.train.len(), options.steps)?;
-    let mut folder = Folder::take(&options.out, config, &pictures.train.fingerprint()?)?;
+    let hosts = Hosts::join(options.job.as_ref(), &options.pjrt)?;
+    hosts.check(config)?;
+    let own = hosts.folder(&options.out);
+    let data = pictures.train.fingerprint()?;
+    let mut folder = Folder::take(&options.out, &own, config, &data)?;
     if folder.step() >= plan.stop {
         return Ok(Outcome {
             end: plan.end_at(folder.step()),
@@ -139,12 +150,13 @@ pub fn run(options: &Options) -> Result<Outcome> {
         });
     }
     // The number that the run began with: the last bits depend on it.
-    pjrt::pin_threads(folder.threads().unwrap_or_else(pjrt::pinned_threads))?;
+    let threads = folder.threads().unwrap_or_else(pjrt::pinned_threads);
+    pjrt::pin_threads(threads.max(least_threads(options)))?;
 
     let mut records = Records::open(&folder, config, &plan)?;
     records.started(&pictures)?;
     let outcome = (|| {
-        let session = Session::start(options, &pictures, &mut folder, &mut records)?;
+        let session = Session::start(options, hosts, &pictures, &mut folder, &mut records)?;
         RunLoop::new(
             config,
             &plan,
@@ -176,4 +188,13 @@ pub fn run(options: &Options) -> Result<Outcome> {
         trained: Some(trained),
         run: folder.run.clone(),
     })
+}
+
+/// Several devices of a CPU wait for each other on the threads of one pool:
+/// with as few as there are devices, all may wait for different things.
+fn least_threads(options: &Options) -> usize {
+    match options.config.mesh.data {
+        devices if devices > 1 && options.pjrt == "cpu" => 4 * devices,
+        _ => 1,
+    }
 }

@@ -10,7 +10,8 @@ use serde_json::json;
 use super::End;
 use super::feed::{self, Scalars};
 use super::folder::Folder;
-use super::in_flight::{Enqueued, InFlight};
+use super::hosts::{self, Exchange, Heartbeat};
+use super::in_flight::{Enqueued, Finished, InFlight, Late};
 use super::pictures::Pictures;
 use super::plan::Plan;
 use super::records::Records;
@@ -21,6 +22,8 @@ use crate::checkpoint::{self, Retention, RunDir, Saver};
 use crate::config::{OnUnhealthy, RunConfig};
 use crate::data::{Batch, Loader};
 use crate::error::Unhealthy;
+use crate::pjrt::store::TimedOut;
+use crate::programs::train_step::STOP;
 use crate::report::{Severity, read_events};
 
 /// Steps enqueued at once: one runs, and the next is there when it is done.
@@ -39,6 +42,9 @@ pub struct RunLoop<'a> {
     session: Session,
     records: &'a mut Records,
     loader: Loader,
+    /// Where several hosts simulate one job.
+    exchange: Option<Exchange>,
+    heartbeat: Heartbeat,
     in_flight: InFlight,
     saver: Saver,
     /// A copy of the state whose step has no metrics line yet.
@@ -49,6 +55,8 @@ pub struct RunLoop<'a> {
     saved: Option<u64>,
     /// A loss was not finite.
     diverged: bool,
+    /// All hosts have agreed to stop after this step.
+    stop_after: Option<u64>,
 }
 
 impl<'a> RunLoop<'a> {
@@ -61,6 +69,7 @@ impl<'a> RunLoop<'a> {
         records: &'a mut Records,
         stop: &'a StopRequest,
     ) -> Result<Self> {
+        let hosts = &session.hosts;
         let step = folder.step();
         let kept = read_events(&folder.run)?.into_iter();
         let retention = Retention {
@@ -76,8 +85,10 @@ impl<'a> RunLoop<'a> {
             plan,
             stop,
             run: folder.run.clone(),
-            loader: feed::loader(config, pictures, step..plan.stop)?,
-            in_flight: InFlight::new()?,
+            loader: feed::loader(config, pictures, hosts.rows(config.batch), step..plan.stop)?,
+            exchange: hosts.exchange(config),
+            heartbeat: Heartbeat::new(&folder.root, hosts.id, hosts.count)?,
+            in_flight: InFlight::new(hosts::deadline(config))?,
             saver: Saver::new(&folder.run, session.origin.clone(), retention),
             session,
             records,
@@ -85,17 +96,32 @@ impl<'a> RunLoop<'a> {
             step,
             saved: folder.resume_step(),
             diverged: false,
+            stop_after: None,
         })
     }
 
     /// Trains to the plan's end or until a signal. Tells why it ended, and
     /// after which step; there is a checkpoint of that step.
     pub fn run(mut self) -> Result<(End, u64)> {
+        let trained = self.train();
+        match trained {
+            Ok(()) => self.finish(),
+            Err(error) => {
+                if error.chain().any(|cause| cause.is::<Late>()) {
+                    // The devices may never end: nothing may wait for them.
+                    std::mem::forget(self);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn train(&mut self) -> Result<()> {
         if self.step == 0 && self.plan.evaluates(0) && !self.stop.is_set() {
             self.evaluate()?;
         }
         self.records.clock.start();
-        while self.step < self.plan.stop && !self.stop.is_set() {
+        while self.step < self.plan.stop && !self.stops() {
             self.enqueue_step()?;
             let is_last = self.step == self.plan.stop;
             if self.plan.evaluates(self.step) && (is_last || !self.stop.is_set()) {
@@ -110,8 +136,16 @@ impl<'a> RunLoop<'a> {
             }
             self.collect(MAX_IN_FLIGHT)?;
         }
-        self.save_last()?;
-        self.finish()
+        self.save_last()
+    }
+
+    /// Whether a signal asks to stop here. Several hosts stop after the same
+    /// step, which they learn from the metrics that all of them get.
+    fn stops(&self) -> bool {
+        match self.session.hosts.count {
+            1 => self.stop.is_set(),
+            _ => self.stop_after == Some(self.step),
+        }
     }
 
     /// The next batch to the devices, and the step behind those under way.
@@ -119,10 +153,14 @@ impl<'a> RunLoop<'a> {
         let update = self.step;
         let asked = Instant::now();
         let batch = self.next_batch()?;
-        let scalars = Scalars::of(self.config, self.plan, update)?;
         let session = &mut self.session;
+        let rows = session.hosts.rows(self.config.batch);
+        let mut scalars = Scalars::of(self.config, self.plan, update, &rows)?;
+        scalars.stop = self.stop.is_set();
         let arguments = &session.program.graph.inputs[session.program.state..];
-        let inputs = feed::upload(arguments, &session.devices, &batch, &scalars)?;
+        let exchange = self.exchange.as_ref();
+        let inputs = feed::upload(arguments, &session.devices, exchange, &batch, &scalars)
+            .map_err(|error| in_time(error, &self.heartbeat, update + 1, self.config))?;
         let input = asked.elapsed();
 
         // As many as allowed with this one.
@@ -137,6 +175,7 @@ impl<'a> RunLoop<'a> {
             done,
             metrics: metrics.to_host_async()?,
         });
+        self.heartbeat.beat(self.step)?;
         self.records.replaced(self.step, &batch.replaced)?;
         self.loader.recycle(batch);
         Ok(())
@@ -159,7 +198,14 @@ impl<'a> RunLoop<'a> {
     /// Writes the metrics of the steps that are done, waiting until at most
     /// `allowed` are under way; and saves what can now be saved.
     fn collect(&mut self, allowed: usize) -> Result<()> {
-        while let Some(finished) = self.in_flight.take(allowed)? {
+        loop {
+            let taken = self.in_flight.take(allowed);
+            let taken =
+                taken.map_err(|error| in_time(error, &self.heartbeat, self.step, self.config))?;
+            let Some(finished) = taken else {
+                break;
+            };
+            self.heed_stop(&finished);
             let loss = self
                 .records
                 .step(&self.session.program.metrics, &finished)?;
@@ -174,6 +220,17 @@ impl<'a> RunLoop<'a> {
             self.records.saved(&saved)?;
         }
         Ok(())
+    }
+
+    /// Reads whether any host wants to stop. All learn it from the same step;
+    /// by then each has enqueued at most as many more as may be under way.
+    fn heed_stop(&mut self, finished: &Finished) {
+        let names = &self.session.program.metrics;
+        let place = names.iter().position(|name| name == STOP);
+        let wants = place.is_some_and(|place| finished.metrics[place] > 0.0);
+        if wants && self.stop_after.is_none() {
+            self.stop_after = Some(finished.step + MAX_IN_FLIGHT as u64);
+        }
     }
 
     /// Saves the state after the last step, if that was not done yet.
@@ -196,12 +253,15 @@ impl<'a> RunLoop<'a> {
 
     /// Starts to copy the state; the steps go on.
     fn begin_save(&mut self) -> Result<()> {
+        self.saved = Some(self.step);
+        if !self.session.hosts.leads() {
+            return Ok(());
+        }
         // One that still waits for its metrics (checkpoints at every step).
         if self.to_save.is_some() {
             self.collect(0)?;
         }
         self.to_save = Some(self.session.state.copy_out(self.step)?);
-        self.saved = Some(self.step);
         Ok(())
     }
 
@@ -252,9 +312,13 @@ impl<'a> RunLoop<'a> {
             }
             None => "there is no sound checkpoint".to_owned(),
         };
+        let frozen = match self.config.model.vit() {
+            Some(_) => ", or model.patch_projection=frozen",
+            None => "",
+        };
         let message = format!(
             "the loss of step {step} is {loss}: the run has diverged; {hint}. A lower \
-             optimizer.base_lr, a longer warm-up or model.patch_projection=frozen may help"
+             optimizer.base_lr may help, or a longer warm-up{frozen}"
         );
         let evidence = json!({ "loss": loss.to_string(), KEPT: kept });
         self.records
@@ -280,4 +344,16 @@ impl<'a> RunLoop<'a> {
             .tell(step, "ended", Severity::Info, &message, evidence)?;
         Ok((end, step))
     }
+}
+
+/// What is said of a step that waited for longer than the deadline: who was
+/// heard of last, and when.
+fn in_time(error: Error, heartbeat: &Heartbeat, step: u64, config: &RunConfig) -> Error {
+    let step = match error.downcast_ref::<Late>() {
+        Some(Late(step)) => *step,
+        None if error.downcast_ref::<TimedOut>().is_some() => step,
+        None => return error,
+    };
+    let silence = heartbeat.silence("train_step", step, hosts::deadline(config));
+    error.context(silence)
 }

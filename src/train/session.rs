@@ -10,20 +10,24 @@ use serde_json::json;
 use super::Options;
 use super::devices::Devices;
 use super::folder::Folder;
+use super::hosts::{Hosts, Stance, agree};
 use super::origin;
 use super::pictures::Pictures;
 use super::records::Records;
 use super::state::{self, DeviceState};
 use crate::bad_input;
 use crate::checkpoint::Origin;
-use crate::config::RunConfig;
+use crate::config::{Model, OptimizerSharding, RunConfig};
 use crate::eval::knn::HeldOut;
+use crate::graph::block::Lowering;
+use crate::models;
 use crate::pjrt::install::{self, ResolveOptions};
 use crate::pjrt::{
-    self, Arg, Buffer, Client, ClientOptions, CompileCache, CompileOptions, Event, Executable,
+    self, Arg, Buffer, Client, ClientOptions, Code, CompileCache, CompileOptions, Event, Executable,
 };
-use crate::programs::Program;
+use crate::plan;
 use crate::programs::train_step::{self, TrainStep};
+use crate::programs::{self, Program, agreement};
 use crate::report::Severity;
 
 /// A run that is ready to train.
@@ -34,6 +38,8 @@ pub struct Session {
     /// None where there are no held-out pictures.
     pub held_out: Option<HeldOut>,
     pub origin: Origin,
+    /// Of this process and the others.
+    pub hosts: Hosts,
     executable: Executable,
 }
 
@@ -46,16 +52,25 @@ impl Session {
     /// checkpoint of another model.
     pub fn start(
         options: &Options,
+        hosts: Hosts,
         pictures: &Pictures,
         folder: &mut Folder,
         records: &mut Records,
     ) -> Result<Self> {
         let (config, step) = (&options.config, folder.step());
-        let client = connect(options)?;
+        let client = connect(options, &hosts)?;
+        let hosts = hosts.of(&client)?;
+        hosts.check(config)?;
+        if hosts.are_apart() && config.optimizer_sharding == OptimizerSharding::Zero1 {
+            return Err(bad_input!(
+                "`optimizer_sharding` is \"zero1\" on {} hosts: a state that is split over hosts \
+                 cannot be saved; expected \"replicated\"",
+                hosts.count
+            ));
+        }
         tell_plugin(&client, records, step)?;
 
-        let step_of_run =
-            TrainStep::of_run(config, pictures.training_set(), client.platform_name());
+        let step_of_run = TrainStep::of_run(config, pictures.training_set());
         if step_of_run.queue == 0 {
             let why = match pictures.train.is_labelled() {
                 true => "it has no queue",
@@ -63,27 +78,54 @@ impl Session {
             };
             tracing::info!("the kNN monitor is off: {why}");
         }
-        let program = train_step::build(&step_of_run)?;
-        let text = program.text();
         let cache = match options.compile_cache {
             true => Some(CompileCache::of_user()?),
             false => None,
         };
-        let executable = compile(&client, &text, config, cache.as_ref(), records, step)?;
+        let mut compile = |lowering| {
+            let program = train_step::build(&TrainStep {
+                lowering,
+                ..step_of_run
+            })?;
+            let text = program.text();
+            let executable = compile(&client, &text, config, cache.as_ref(), records, step)?;
+            anyhow::Ok((program, text, executable))
+        };
+        let (program, text, executable) = match programs::lowering(config) {
+            Some(lowering) => compile(lowering)?,
+            None => {
+                let kind = client.devices().first().map_or("", |device| device.kind());
+                let first = plan::recommended(&step_of_run, kind)?;
+                first_that_fits(&config.model, first.unwrap_or(Lowering::Unrolled), compile)?
+            }
+        };
 
+        let devices = Devices::of(&client, &executable, config.mesh.data)?;
         let fingerprint = pictures.train.fingerprint()?;
+        if hosts.count > 1 {
+            let stance = Stance::new(vec![
+                ("version", env!("CARGO_PKG_VERSION").to_owned()),
+                ("plugin", client.platform_version().to_owned()),
+                ("configuration", config.fingerprint()),
+                ("pictures", fingerprint.clone()),
+                ("program", text.clone()),
+                ("step to go on from", step.to_string()),
+            ]);
+            compare(&client, &devices, &hosts, config, &stance)?;
+        }
         let origin = origin::of_this_process(config, fingerprint, &text, &client)?;
         tell_differences(folder, &origin, records)?;
         let initial = match folder.take_state() {
             Some(snapshot) => state::arrays(snapshot)?,
             None => train_step::initial_state(&step_of_run),
         };
-        let devices = Devices::of(&client, &executable)?;
         let state = DeviceState::upload(&program, &devices, initial)
             .with_context(|| format!("the state after step {step}"))?;
         check_aliasing(&executable, state.bytes())?;
 
         let held_out = match &pictures.test {
+            // One host is enough.
+            Some(_) if !hosts.leads() => None,
             None => {
                 tracing::info!(
                     "held-out kNN is off: no labelled test split belongs to these pictures"
@@ -104,6 +146,7 @@ impl Session {
             state,
             held_out,
             origin,
+            hosts,
             executable,
         })
     }
@@ -123,7 +166,36 @@ impl Session {
     }
 }
 
-fn connect(options: &Options) -> Result<Arc<Client>> {
+/// Runs the program in which all hosts compare what they are about to run.
+fn compare(
+    client: &Client,
+    devices: &Devices,
+    hosts: &Hosts,
+    config: &RunConfig,
+    stance: &Stance,
+) -> Result<()> {
+    let program = agreement::build(devices.all(), stance.width())?;
+    let options = CompileOptions {
+        num_partitions: devices.all(),
+        ..CompileOptions::default()
+    };
+    let text = program.text();
+    let executable = client.compile(&pjrt::Program { text: &text }, &options)?;
+    let input = &program.graph.inputs[0];
+    let mut own = stance.rows(devices.all() / hosts.count);
+    if let Some(exchange) = hosts.exchange(config) {
+        own = exchange.join("stance", &own)?;
+    }
+    let (shape, sharding) = (input.value.shape, input.sharding.as_ref());
+    let rows = devices.place_own(&own, shape, sharding)?.into_iter();
+    let rows = rows.map(|row| vec![Arg::Donate(row)]).collect();
+    let results = executable.execute(rows)?;
+    let all = results.buffers.into_iter().flatten().next();
+    let all = all.context("the agreement gave nothing")?.to_host()?;
+    agree(stance, &all, hosts.count)
+}
+
+fn connect(options: &Options, hosts: &Hosts) -> Result<Arc<Client>> {
     if options.pjrt == "tpu" && !pjrt::tpu_is_present() {
         return Err(bad_input!(
             "--pjrt tpu: this machine has no TPU to train on; use --pjrt cpu here, or run the \
@@ -132,10 +204,41 @@ fn connect(options: &Options) -> Result<Arc<Client>> {
     }
     let plugin = install::load(&options.pjrt, &ResolveOptions::default())?;
     let devices = ClientOptions {
-        devices: Some(options.config.mesh.data),
+        devices: Some(hosts.devices(options.config.mesh.data)),
+        rendezvous: hosts.rendezvous(),
         ..ClientOptions::default()
     };
     Client::new(&plugin, &devices)
+}
+
+/// Compiles with the lowering `first`, or with the first of those after it that
+/// the compiler does not refuse for want of memory.
+fn first_that_fits<T>(
+    model: &Model,
+    first: Lowering,
+    mut compile: impl FnMut(Lowering) -> Result<T>,
+) -> Result<T> {
+    let mut lighter = models::lowerings(model).skip_while(|l| *l != first);
+    let mut lowering = lighter.next().unwrap_or(first);
+    loop {
+        let error = match compile(lowering) {
+            Ok(compiled) => return Ok(compiled),
+            Err(error) => error,
+        };
+        let refusal = error.downcast_ref::<pjrt::Error>();
+        let no_memory = refusal.is_some_and(|e| e.code() == Some(Code::RESOURCE_EXHAUSTED));
+        match lighter.next().filter(|_| no_memory) {
+            None => return Err(error),
+            Some(next) => {
+                tracing::warn!(
+                    "lowering={} does not fit into the device's memory; trying {}",
+                    lowering.name(),
+                    next.name()
+                );
+                lowering = next;
+            }
+        }
+    }
 }
 
 fn compile(

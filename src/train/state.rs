@@ -51,7 +51,7 @@ impl DeviceState {
                 row.push(copy);
             }
             tensors.push(Tensor {
-                parts: Parts::of(array.shape, sharding, devices.len())?,
+                parts: Parts::of(array.shape, sharding, devices.all())?,
                 name: array.name,
                 shape: array.shape,
             });

@@ -85,7 +85,19 @@ pub const MODULES: &[Module] = &[
         io: false,
         pure: false,
     },
-    with_io("plan", &["config", "error", "graph", "pjrt", "programs"]),
+    with_io(
+        "plan",
+        &[
+            "checkpoint::atomic",
+            "config",
+            "error",
+            "graph",
+            "hash",
+            "models",
+            "pjrt",
+            "programs",
+        ],
+    ),
     with_io("train", &["*"]),
     with_io("cli", &["*"]),
 ];

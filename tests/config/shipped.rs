@@ -39,7 +39,7 @@ fn every_shipped_configuration_builds() {
         .map(|line| line.strip_prefix("ok     ").expect("only good ones"))
         .collect();
     assert_eq!(listed, shipped());
-    assert!(listed.len() >= 50, "{} configurations", listed.len());
+    assert!(listed.len() >= 75, "{} configurations", listed.len());
 }
 
 /// DESIGN 8: works with 256 pictures, and is warm well before step 100.
@@ -62,8 +62,9 @@ fn the_quickstart_keeps_its_promises() {
 fn the_micro_recipe_is_that_of_the_yardstick() {
     let config = load(MICRO);
     let (model, method) = (&config.model, &config.method);
-    assert_eq!((model.blocks, model.dim, model.heads), (4, 128, 4));
-    assert_eq!((model.image_size, model.patch), (32, 8));
+    let vit = model.vit().unwrap();
+    assert_eq!((vit.blocks, vit.dim, vit.heads), (4, 128, 4));
+    assert_eq!((model.image_size, vit.patch), (32, 8));
     assert_eq!((method.projector.hidden, method.projector.out), (512, 128));
     assert_eq!((method.predictor.hidden, method.predictor.out), (512, 128));
     assert_eq!((config.batch, config.peak_lr()), (128, 5e-4));
@@ -90,6 +91,27 @@ fn the_papers_recipes_differ_only_in_the_model() {
         .map(|difference| difference.key)
         .collect();
     assert_eq!(changed, ["model.arch", "model.dim"]);
+}
+
+/// RECIPES, the table's rows of ResNet-50; appendix A for 800 epochs.
+#[test]
+fn the_recipes_of_resnet_50_are_the_tables() {
+    for (epochs, base_lr, weight_decay, momentum) in [
+        (100, 0.6, 1e-6, 0.99),
+        (300, 0.3, 1e-6, 0.99),
+        (800, 0.3, 1.5e-6, 0.996),
+        (1000, 0.3, 1.5e-6, 0.996),
+    ] {
+        let config = load(&format!("configs/paper/moco_v3_r50_{epochs}ep.json"));
+        let (optimizer, method) = (&config.optimizer, &config.method);
+        assert_eq!(optimizer.base_lr, base_lr, "{epochs}");
+        assert_eq!(optimizer.weight_decay, weight_decay, "{epochs}");
+        assert_eq!(method.momentum, momentum, "{epochs}");
+        assert_eq!((config.batch, method.temperature), (4096, Some(1.0)));
+        assert_eq!(config.augment.crop_min, 0.2);
+        assert_eq!(config.schedule.warmup, Warmup::Epochs(10.0));
+        assert_eq!(config.schedule.length, Length::Epochs(f64::from(epochs)));
+    }
 }
 
 /// The paper's ablations, against the recipe they vary: the keys in which
@@ -145,6 +167,36 @@ fn an_ablation_changes_what_its_name_says_and_nothing_else() {
             &[
                 ("method.momentum", json!(0.9)),
                 ("method.momentum_schedule", json!("constant")),
+            ],
+        ),
+        (
+            "moco_v3_vit_b16_300ep_learned_position",
+            &[("model.position", json!("learned"))],
+        ),
+        (
+            "moco_v3_vit_b16_300ep_no_position",
+            &[("model.position", json!("none"))],
+        ),
+        (
+            "moco_v3_vit_b16_300ep_norm_pool",
+            &[("model.output", json!("norm_pool"))],
+        ),
+        (
+            "moco_v3_vit_b16_300ep_pool",
+            &[("model.output", json!("pool"))],
+        ),
+        (
+            "moco_v3_vit_b16_100ep_patch_wn",
+            &[
+                ("model.patch_projection", json!("weight_norm")),
+                ("schedule.epochs", json!(100.0)),
+            ],
+        ),
+        (
+            "moco_v3_vit_bn_b16_600ep",
+            &[
+                ("model.mlp_norm", json!("batch")),
+                ("schedule.epochs", json!(600.0)),
             ],
         ),
         (

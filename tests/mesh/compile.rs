@@ -1,4 +1,4 @@
-//! `xla-moco compile`: the real binary.
+//! `xla-moco compile` and `plan`: the real binary.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -22,8 +22,12 @@ fn written(folder: &Path, batch: usize) -> PathBuf {
 }
 
 fn compile(config: &Path, target: &str, more: &[&str]) -> Output {
+    run("compile", config, target, more)
+}
+
+fn run(command: &str, config: &Path, target: &str, more: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_xla-moco"))
-        .args(["compile", "--core", "--config"])
+        .args([command, "--core", "--config"])
         .arg(config)
         .args(["--target", target])
         .args(more)
@@ -100,4 +104,52 @@ fn unknown_targets_and_batches_that_do_not_divide_are_the_users_to_mend() {
         }
         assert!(output.stdout.is_empty());
     }
+}
+
+#[test]
+fn a_plan_recommends_what_fits_and_a_second_one_compiles_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    // No other test asks for this one, which then could be in the cache or not.
+    let config = written(folder.path(), 12);
+    let chosen = folder.path().join("chosen.json");
+    let plan = |more: &[&str]| {
+        let output = run("plan", &config, "cpu:2", &[&["--json"], more].concat());
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(0), "{told}");
+        serde_json::from_slice::<Json>(&output.stdout).unwrap()
+    };
+    let first = plan(&["--write", chosen.to_str().unwrap()]);
+    let tried = first["tried"].as_array().unwrap();
+    let lowerings = |sharding: &str| {
+        let of = |trial: &&Json| trial["optimizer_sharding"] == sharding;
+        tried
+            .iter()
+            .filter(of)
+            .map(|t| t["lowering"].as_str().unwrap())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        lowerings("replicated"),
+        ["unrolled", "remat_mlp", "remat_attention", "remat", "scan"]
+    );
+    assert_eq!(lowerings("zero1").len(), 1);
+    // Recomputation is work, and a loop no less of it.
+    let seconds = |i: usize| tried[i]["ranked_seconds"].as_f64().unwrap();
+    assert!(seconds(0) < seconds(1) && seconds(1) < seconds(3));
+    assert_eq!(seconds(3), seconds(4));
+    assert_eq!(first["recommended"]["lowering"], "unrolled");
+
+    let written: Json = serde_json::from_slice(&std::fs::read(&chosen).unwrap()).unwrap();
+    assert_eq!(written["lowering"], "unrolled");
+    assert_eq!(written["mesh"]["data"], 2);
+    let again = run(
+        "plan",
+        &config,
+        "cpu:2",
+        &["--write", chosen.to_str().unwrap()],
+    );
+    assert_eq!(again.status.code(), Some(2));
+
+    // How long the compiler took is measured: equal only where it was not asked.
+    assert_eq!(plan(&[]), first);
 }

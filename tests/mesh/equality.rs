@@ -51,7 +51,7 @@ pub fn relative(found: f64, expected: f64) -> f64 {
 /// |found - expected| / |expected|, norms over all elements; the keys' third of
 /// a bias of queries, keys and values left out: its gradient is rounding noise,
 /// which Adam makes steps of, and no result depends on it.
-fn distance(name: &str, found: &[u8], expected: &[u8]) -> f64 {
+pub fn distance(name: &str, found: &[u8], expected: &[u8]) -> f64 {
     let (found, expected) = (f32s(found), f32s(expected));
     let third = expected.len() / 3;
     let counts = |i: usize| !name.ends_with("qkv.bias") || i / third != 1;
@@ -66,7 +66,7 @@ fn distance(name: &str, found: &[u8], expected: &[u8]) -> f64 {
 /// What is zero in theory. A shift of the features before BN, which takes it
 /// out again, has no gradient; the running mean follows it. The predictor's
 /// first mean is one of projections, which the last BN has centred.
-fn is_noise(name: &str) -> bool {
+pub fn is_noise(name: &str) -> bool {
     name.contains("_encoder.norm.bias")
         || name.ends_with("_encoder.head.1.running_mean")
         || name == "predictor.1.running_mean"

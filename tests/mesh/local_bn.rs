@@ -6,7 +6,7 @@ use xla_moco::graph::block::Lowering;
 use xla_moco::graph::{Builder, DType, Graph, Shape, Value};
 use xla_moco::methods::{self, info_nce};
 use xla_moco::models::head::head;
-use xla_moco::models::vit::{Trunk, vit};
+use xla_moco::models::{Trunk, backbone};
 use xla_moco::nn::{Mode, Site, Variables};
 
 use crate::equality::{on_one_device, relative, train};
@@ -38,11 +38,7 @@ fn loss(config: &RunConfig, groups: usize) -> Graph {
         b.reshape(y, &[rows, y.dim(2)]).unwrap()
     };
     let encode = |name: &str, view: Value| {
-        let trunk = Trunk {
-            lowering: Lowering::Unrolled,
-            differentiable: false,
-        };
-        let x = vit(&site.at(name), &config.model, trunk, view).unwrap();
+        let x = backbone(&site.at(name), &config.model, Trunk::PLAIN, view).unwrap();
         grouped(&site.at(name).at("head"), &method.projector, x)
     };
     let q = views.map(|view| {

@@ -8,7 +8,7 @@ use xla_moco::graph::block::Lowering;
 use xla_moco::graph::{DType, Graph, Mesh, Shape, emit};
 use xla_moco::pjrt::{Arg, Client, ClientOptions, CompileOptions, Executable, HloText, export_hlo};
 use xla_moco::plan::AFTER_PARTITIONING;
-use xla_moco::programs::train_step::{self, TrainStep, Views};
+use xla_moco::programs::train_step::{self, STOP, TrainStep, Views};
 use xla_moco::rng::{Purpose, Stream};
 use xla_moco::train::Parts;
 
@@ -130,10 +130,22 @@ impl Runner {
         parts.dims().iter().product::<usize>() * shape.dtype.bytes()
     }
 
+    /// Memory beside arguments and results, on each device.
+    pub fn temporary_bytes(&self) -> u64 {
+        let memory = self.executable.memory_stats().unwrap();
+        memory.expect("CPU plugins tell").temp_bytes
+    }
+
     pub fn call(&self, arrays: &Arrays) -> Arrays {
         let mut rows: Vec<Vec<Arg>> = (0..self.devices).map(|_| Vec::new()).collect();
         for input in &self.graph.inputs {
-            let (shape, bytes) = &arrays[&input.name];
+            // No host wants to stop.
+            let zeros = || (input.value.shape, vec![0; input.value.shape.bytes()]);
+            let given = match input.name == STOP {
+                true => &zeros(),
+                false => &arrays[&input.name],
+            };
+            let (shape, bytes) = given;
             assert_eq!(*shape, input.value.shape, "{}", input.name);
             let parts = Parts::of(*shape, input.sharding.as_ref(), self.devices).unwrap();
             for (d, device) in self.client.devices().iter().enumerate() {

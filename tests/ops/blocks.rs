@@ -9,10 +9,10 @@ use crate::array::Array;
 use crate::run::Program;
 use crate::support::on_each_cpu_plugin;
 
-const LOWERINGS: [Lowering; 3] = [Lowering::Unrolled, Lowering::Remat, Lowering::Scan];
+pub const LOWERINGS: [Lowering; 3] = [Lowering::Unrolled, Lowering::Remat, Lowering::Scan];
 
 /// `x + tanh(x w1 + b1) w2`: a perceptron of two layers with its residual.
-fn block(x: Shape, params: &[Shape]) -> Result<Graph> {
+pub fn block(x: Shape, params: &[Shape]) -> Result<Graph> {
     let b = Builder::new();
     let x = b.input("x", x);
     let [w1, b1, w2] = [0, 1, 2].map(|i| b.input(format!("p{i}"), params[i]));
@@ -40,7 +40,7 @@ fn trunk(layers: usize, lowering: Lowering, differentiable: bool) -> Result<Grap
     let body = block(x.shape, &params)?;
     let y = {
         let _scope = b.scope("base");
-        apply(&b, "blocks", &body, x, &layers, lowering, differentiable)?
+        apply(&b, "blocks", &body, x, &layers, lowering, differentiable)?.0
     };
     let loss = b.sum_all(b.mul(y, b.sine(y)?)?)?;
     b.output("y", y);
@@ -54,7 +54,7 @@ fn trunk(layers: usize, lowering: Lowering, differentiable: bool) -> Result<Grap
     b.finish()
 }
 
-fn values(graph: &Graph) -> Vec<Array> {
+pub fn values(graph: &Graph) -> Vec<Array> {
     let draw = |(i, shape): (usize, Shape)| {
         let mut stream = Stream::new(0, Purpose::Test, (77, i as u32));
         Array::from_fn(shape.dims(), |_| stream.range(-0.7, 0.7))
@@ -64,7 +64,7 @@ fn values(graph: &Graph) -> Vec<Array> {
 }
 
 /// How often an op is in the text.
-fn count(graph: &Graph, op: &str) -> usize {
+pub fn count(graph: &Graph, op: &str) -> usize {
     let text = emit::stablehlo("test", graph, None);
     text.matches(&format!("\"{op}\"")).count()
 }

@@ -4,6 +4,7 @@
 mod array;
 mod blocks;
 mod bytes;
+mod chunks;
 mod module;
 mod philox;
 mod plugin;

@@ -32,7 +32,9 @@ fn small_step(lowering: Lowering) -> Graph {
         .collect();
     let y = {
         let _scope = b.scope("base_encoder");
-        apply(&b, "blocks", &body, x, &params, lowering, true).unwrap()
+        apply(&b, "blocks", &body, x, &params, lowering, true)
+            .unwrap()
+            .0
     };
     let y = b.constrain(y, &Sharding::split(2, 0)).unwrap();
     let loss = {

@@ -1,11 +1,13 @@
 //! Our numbers against references written from the equations in PyTorch and
 //! JAX (tools/reference), on a real plugin in f32. See tests/fixtures/README.md.
 
+mod backbones;
 mod fixture;
 mod layers;
 mod methods;
 mod optimizer;
 mod probe;
+mod resnet50;
 mod step;
 #[path = "../support/mod.rs"]
 mod support;

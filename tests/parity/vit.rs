@@ -5,7 +5,7 @@ use xla_moco::config::RunConfig;
 use xla_moco::graph::block::Lowering;
 use xla_moco::graph::vjp::cotangents;
 use xla_moco::graph::{Builder, DType, Value};
-use xla_moco::models::vit::{Trunk, vit};
+use xla_moco::models::{Trunk, backbone};
 use xla_moco::nn::{Mode, Site, Variables};
 
 use crate::fixture::{Program, assert_close, client, declare, read};
@@ -35,7 +35,7 @@ fn forward_and_gradients() {
     let expected = tensors.clone();
     tensors.retain(|name, _| name != "y" && !name.starts_with("grad."));
     let client = client();
-    for lowering in [Lowering::Unrolled, Lowering::Remat, Lowering::Scan] {
+    for lowering in Lowering::ALL {
         let b = Builder::new();
         let inputs = declare(&b, &tensors);
         let variables = Variables::new(inputs.clone());
@@ -43,8 +43,9 @@ fn forward_and_gradients() {
         let trunk = Trunk {
             lowering,
             differentiable: true,
+            views: 1,
         };
-        let y = vit(&site, &config().model, trunk, inputs["x"]).unwrap();
+        let y = backbone(&site, &config().model, trunk, inputs["x"]).unwrap();
         b.output("y", y);
         let names: Vec<&String> = inputs
             .keys()

@@ -20,6 +20,7 @@ import torch
 from safetensors.numpy import save_file
 
 import augment
+import backbones_torch
 import layers
 import methods_torch
 import optim
@@ -32,6 +33,8 @@ MAKERS = {
     "vit": training.build_vit,
     "moco_step": training.build_moco_step,
     "methods": methods_torch.build,
+    "backbones": backbones_torch.build,
+    "resnet50": backbones_torch.build_resnet50,
     "adamw": optim.build_adamw,
     "lamb": optim_torch.build_lamb,
     "lars": optim_torch.build_lars,

@@ -1,8 +1,8 @@
-"""methods.safetensors: SimCLR, BYOL, SwAV and variants of MoCo v3, three steps each, in PyTorch.
+"""methods.safetensors: SimCLR, BYOL, SwAV, SimSiam and variants of MoCo v3, three steps each, in PyTorch.
 
 Written from the equations of the papers: Chen et al. 2020 (SimCLR, Eq. 1), Grill et al. 2020 (BYOL,
-Sec. 3), Caron et al. 2020 (SwAV, Sec. 3.1 and the pseudo-code of its appendix), Chen, Xie, He 2021
-(MoCo v3, Alg. 1 and appendix A). One statement per equation; loops where a matrix form would hide
+Sec. 3), Caron et al. 2020 (SwAV, Sec. 3.1 and the pseudo-code of its appendix), Chen and He 2021
+(SimSiam, Alg. 1), Chen, Xie, He 2021 (MoCo v3, Alg. 1 and appendix A). One statement per equation; loops where a matrix form would hide
 what is meant. Plain SGD, so that no rounding noise is blown up to a full-size step.
 """
 
@@ -53,6 +53,7 @@ CASES = {
     "swav": Case("swav", projector="none", predictor=None, crops="together", temperature=0.2),
     "swav_queue": Case("swav", projector="none", predictor=None, temperature=0.1, queue=12),
     "swav_softmax": Case("swav", projector="none", predictor=None, temperature=0.1, sinkhorn_iterations=0),
+    "simsiam": Case("simsiam", predictor="hidden"),
 }
 
 
@@ -152,6 +153,13 @@ class Model(nn.Module):
         k1, k2 = self.targets(x1, x2, m)
         distance = lambda q, k: (F.normalize(q, dim=1) - F.normalize(k, dim=1)).square().sum(dim=1).mean()
         return distance(q1, k2) + distance(q2, k1)
+
+    def simsiam(self, x1: Tensor, x2: Tensor, m: float) -> Tensor:
+        """Algorithm 1 of Chen and He 2021."""
+        z1, z2 = self.both(self.base_encoder, x1, x2)
+        p1, p2 = self.both(self.predictor, z1, z2)
+        D = lambda p, z: -F.cosine_similarity(p, z.detach(), dim=1).mean()
+        return D(p1, z2) / 2 + D(p2, z1) / 2
 
     def swav(self, x1: Tensor, x2: Tensor, m: float) -> Tensor:
         with torch.no_grad():

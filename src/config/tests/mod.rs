@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
+mod model;
 mod refused;
 mod warned;
 
@@ -29,11 +30,9 @@ fn with(overrides: &[&str]) -> anyhow::Result<RunConfig> {
 fn defaults_are_those_of_the_recipe() {
     let config = with(&[]).unwrap();
     // RECIPES: ViT-S has 12 heads; Sec. 5's heads; tau .2; m .99 cosine.
-    assert_eq!(
-        (config.model.blocks, config.model.dim, config.model.heads),
-        (12, 384, 12)
-    );
-    assert_eq!(config.model.patches(), 196);
+    let vit = config.model.vit().unwrap();
+    assert_eq!((vit.blocks, vit.dim, vit.heads), (12, 384, 12));
+    assert_eq!(vit.tokens(224), 1 + 196);
     assert_eq!(
         (config.method.temperature, config.method.momentum),
         (Some(0.2), 0.99)
@@ -57,8 +56,9 @@ fn defaults_are_those_of_the_recipe() {
         }
     );
     assert_eq!(config.peak_lr(), 1e-3 * 64.0 / 256.0);
-    let huge = with(&["model.arch=vit_huge"]).unwrap();
-    assert_eq!((huge.model.patch, huge.model.patches()), (14, 256));
+    let huge = with(&["model.arch=vit_huge"]).unwrap().model;
+    let huge = huge.vit().unwrap();
+    assert_eq!((huge.patch, huge.tokens(224)), (14, 1 + 256));
 }
 
 #[test]
@@ -83,6 +83,20 @@ fn a_resolved_configuration_resolves_to_itself() {
             "about.x=[1]",
         ],
         &["method.predictor.layers=0", "method.loss_scale=one"],
+        &["model.arch=resnet50", "method.name=swav"],
+        &[
+            "model.arch=resnet",
+            "model.block=basic",
+            "model.stages=[1,2]",
+            "model.width=16",
+            "model.stem=3x3",
+        ],
+        &["model.arch=vit_conv_small", "model.output=norm_pool"],
+        &[
+            "model.mlp_norm=batch",
+            "model.position=none",
+            "model.patch=7",
+        ],
         &["method.name=simclr", "optimizer.name=lamb"],
         &[
             "method.name=byol",
@@ -162,7 +176,7 @@ fn a_file_overrides_its_bases_key_by_key() {
     ])
     .unwrap();
     assert_eq!(
-        (config.seed, config.batch, config.model.patch),
+        (config.seed, config.batch, config.model.vit().unwrap().patch),
         (4, 128, 32)
     );
     assert_eq!(config.about["title"], "main");
@@ -228,11 +242,11 @@ fn every_known_key_is_a_key_of_the_resolved_configuration_or_has_a_reason() {
         "schedule.total_steps",
         "schedule.warmup_epochs",
     ];
-    // Some keys are of one method or optimizer only.
+    // Some keys are of one method, optimizer or kind of backbone only.
     let resolved = [
         &["optimizer.groups=[{\"pattern\": \"*\"}]"][..],
         &["method.name=simclr", "optimizer.name=lars"],
-        &["method.name=swav"],
+        &["method.name=swav", "model.arch=resnet18"],
     ]
     .map(|overrides| with(overrides).unwrap().to_value());
     let keys = explain::known_keys();

@@ -6,7 +6,7 @@ use super::*;
 use crate::error::BadInput;
 
 /// Fails unless `result` is a BadInput whose chain has every one of `parts`.
-fn check<T: std::fmt::Debug>(result: anyhow::Result<T>, parts: &[&str]) {
+pub(super) fn check<T: std::fmt::Debug>(result: anyhow::Result<T>, parts: &[&str]) {
     let error = result.expect_err("this input is wrong");
     let text = format!("{error:#}");
     assert!(
@@ -120,7 +120,12 @@ fn what_is_wrong_is_named_with_its_path() {
             &["`batch` (64)", "`mesh.data` (3 devices)", "63, 66"],
         ),
         (&["mesh.data=128"], &["`batch` (64)", "are: 128"]),
-        (&["accumulate=2"], &["`accumulate` is 2; expected 1"]),
+        (&["accumulate=0"], &["`accumulate` is 0; expected 1 to"]),
+        (
+            &["accumulate=12", "mesh.data=2"],
+            &["`accumulate` (12)", "the 32 pictures", "do: 8, 16"],
+        ),
+        (&["accumulate=100"], &["`accumulate` (100)", "do: 32"]),
         (
             &["optimizer_sharding=zero3"],
             &["\"zero3\"", "\"replicated\" or \"zero1\""],

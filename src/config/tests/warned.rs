@@ -39,6 +39,10 @@ fn slips_that_cost_hours_are_named_with_their_fix() {
             &["into 4 patches", "`model.patch` to 8"],
         ),
         (
+            &["model.arch=resnet50", "model.image_size=32"],
+            &["8x8 places", "`model.stem` to \"3x3\""],
+        ),
+        (
             &["method.name=byol", "method.predictor.layers=0"],
             &["collapses", "`method.predictor.layers` to 2"],
         ),
@@ -84,6 +88,12 @@ fn recipes_are_left_in_peace() {
         ],
         &["model.image_size=32", "model.patch=4"],
         &["schedule.warmup_epochs=4"],
+        &["model.arch=resnet50", "method.temperature=1"],
+        &[
+            "model.arch=resnet18",
+            "model.image_size=32",
+            "model.stem=3x3",
+        ],
     ] {
         let found = with(overrides).unwrap().warnings();
         assert!(found.is_empty(), "{overrides:?}: {found:?}");

@@ -43,7 +43,7 @@ impl<'a> Training<'a> {
         let probe = Probe {
             rates: protocol.base_rates.len(),
             classes: of.train.classes().len(),
-            dim: config.model.dim,
+            dim: config.model.features(),
             batch_norm: protocol.batch_norm,
         };
         let source = match cached {

@@ -7,11 +7,11 @@
 
 use std::borrow::Cow;
 
-use super::{Comparison, Emission, Operation, Vjp, While};
+use super::{Comparison, Emission, Op, Operation, Vjp, While};
 use crate::graph::builder::function;
 use crate::graph::error::list;
 use crate::graph::vjp::cotangents;
-use crate::graph::{Builder, DType, Graph, Result, Shape, Value, cost};
+use crate::graph::{Builder, DType, Graph, Output, Result, Shape, Value, cost};
 
 /// Checks operands against the inputs of a function.
 pub(super) fn check_call(body: &Graph, operands: &[Shape]) -> std::result::Result<(), String> {
@@ -31,19 +31,31 @@ pub(super) fn backward(body: &Graph, needs: &[bool]) -> Result<Graph> {
     function(&shapes, |b, args| {
         let (inputs, cts) = args.split_at(body.inputs.len());
         let outputs = b.inline(body, inputs)?;
-        let seeds: Vec<(Value, Value)> = outputs.into_iter().zip(cts.iter().copied()).collect();
-        let wrt: Vec<Value> = inputs
-            .iter()
-            .zip(needs)
-            .filter(|(_, need)| **need)
-            .map(|(v, _)| *v)
-            .collect();
-        cotangents(b, &seeds, &wrt)?
-            .into_iter()
-            .zip(&wrt)
-            .map(|(ct, v)| ct.map_or_else(|| b.full(v.shape, 0.0), Ok))
-            .collect()
+        pulled_back(b, &outputs, cts, inputs, needs)
     })
+}
+
+/// The cotangents of the inputs that are asked for (zeros where there is no
+/// dependence), from those of the outputs.
+fn pulled_back(
+    b: &Builder,
+    outputs: &[Value],
+    cts: &[Value],
+    inputs: &[Value],
+    needs: &[bool],
+) -> Result<Vec<Value>> {
+    let seeds: Vec<(Value, Value)> = outputs.iter().copied().zip(cts.iter().copied()).collect();
+    let wrt: Vec<Value> = inputs
+        .iter()
+        .zip(needs)
+        .filter(|(_, need)| **need)
+        .map(|(v, _)| *v)
+        .collect();
+    cotangents(b, &seeds, &wrt)?
+        .into_iter()
+        .zip(&wrt)
+        .map(|(ct, v)| ct.map_or_else(|| b.full(v.shape, 0.0), Ok))
+        .collect()
 }
 
 /// Spreads the cotangents of the needed operands over all operands.
@@ -56,10 +68,45 @@ pub(super) fn by_need(needs: &[bool], found: Vec<Value>) -> Vec<Option<Value>> {
 }
 
 /// Calls a function whose inner values are computed again for the reverse
-/// walk instead of being kept.
+/// walk instead of being kept, but for those that [`super::Save`] marks.
+///
+/// Results: the function's, then `saved` values of its own that are kept.
 #[derive(Clone, Debug)]
 pub struct Remat {
     pub body: Graph,
+    pub saved: usize,
+}
+
+impl Remat {
+    /// A call of `body`, whose marked values become results too.
+    pub fn new(mut body: Graph) -> Self {
+        let marked = body.nodes.iter().filter(|n| matches!(n.op, Op::Save(_)));
+        let marked: Vec<Value> = marked.map(|node| node.results[0]).collect();
+        for (i, value) in marked.iter().enumerate() {
+            body.outputs.push(Output {
+                name: format!("saved{i}"),
+                value: *value,
+                sharding: None,
+            });
+        }
+        Self {
+            body,
+            saved: marked.len(),
+        }
+    }
+
+    /// Its derivative: takes the function's inputs, what was saved, and the
+    /// cotangents of the function's own results.
+    fn backward(&self, needs: &[bool]) -> Result<Graph> {
+        let (inputs, outputs) = (self.body.input_shapes(), self.body.output_shapes());
+        let (own, saved) = outputs.split_at(outputs.len() - self.saved);
+        function(&[&inputs[..], saved, own].concat(), |b, args| {
+            let (args, cts) = args.split_at(inputs.len() + saved.len());
+            let (inputs, saved) = args.split_at(inputs.len());
+            let outputs = b.inline_with(&self.body, inputs, saved)?;
+            pulled_back(b, &outputs[..own.len()], cts, inputs, needs)
+        })
+    }
 }
 
 impl Operation for Remat {
@@ -73,14 +120,18 @@ impl Operation for Remat {
     }
 
     fn vjp(&self, rule: &Vjp<'_>) -> Result<Vec<Option<Value>>> {
-        let mut args = rule.operands.to_vec();
-        for k in 0..rule.cts.len() {
+        let own = rule.results.len() - self.saved;
+        if rule.cts[own..].iter().any(Option::is_some) {
+            return Err(rule.refuse(self.name(), "with respect to what it saves"));
+        }
+        let mut args = [rule.operands, &rule.results[own..]].concat();
+        for k in 0..own {
             args.push(rule.ct_or_zero(k)?);
         }
         // Joint with the cotangents, so that the compiler can neither merge
         // the recomputation with the first computation nor start it early.
         let args = rule.b.optimization_barrier(&args)?;
-        let found = rule.b.inline(&backward(&self.body, rule.needs)?, &args)?;
+        let found = rule.b.inline(&self.backward(rule.needs)?, &args)?;
         Ok(by_need(rule.needs, found))
     }
 
@@ -99,25 +150,27 @@ impl Operation for Remat {
 
 /// A loop of `length` turns over the rows of stacked tensors.
 ///
-/// Operands: carried values, then stacked ones `[length, ...]`. The body
-/// takes the carried values and one row of each stacked one; it gives the
-/// next carried values and one row of each stacked result. Results: the last
-/// carried values, then the stacked results. `reverse` goes from the last
-/// row to the first.
+/// Operands: carried values, then stacked ones, `length` along `axis`. The
+/// body takes the carried values and one row of each stacked one, without that
+/// axis; it gives the next carried values and one row of each stacked result.
+/// Results: the last carried values, then the stacked results. `reverse` goes
+/// from the last row to the first.
 #[derive(Clone, Debug)]
 pub struct Scan {
     pub body: Graph,
     pub carried: usize,
+    pub axis: usize,
     pub length: usize,
     pub reverse: bool,
 }
 
-/// `shape` with a leading axis of `length`.
-fn stacked(length: usize, shape: &Shape) -> Shape {
-    shape.with_dims(&[&[length], shape.dims()].concat())
-}
-
 impl Scan {
+    /// The shape of so many rows of `row`, stacked.
+    fn stacked(&self, rows: usize, row: &Shape) -> Shape {
+        let (outer, inner) = row.dims().split_at(self.axis);
+        row.with_dims(&[outer, &[rows], inner].concat())
+    }
+
     /// The loop in terms of [`While`]: its state is the turn's number, the
     /// carried values, the stacked operands (unchanged) and results.
     fn lower(&self, operands: &[Shape]) -> Result<Graph> {
@@ -127,7 +180,7 @@ impl Scan {
             let mut state = vec![b.scalar(DType::I32, 0.0)?];
             state.extend(args);
             for row in &outputs[self.carried..] {
-                state.push(b.full(stacked(self.length, row), 0.0)?);
+                state.push(b.full(self.stacked(self.length, row), 0.0)?);
             }
             let shapes: Vec<Shape> = state.iter().map(|v| v.shape).collect();
             let cond = function(&shapes, |b, state| {
@@ -145,7 +198,7 @@ impl Scan {
                 let (xs, ys) = rest.split_at(rows);
                 let mut inputs = carry.to_vec();
                 for x in xs {
-                    inputs.push(b.row(*x, index)?);
+                    inputs.push(b.row(*x, self.axis, index)?);
                 }
                 let found = b.inline(&self.body, &inputs)?;
                 let (carry, new) = found.split_at(self.carried);
@@ -153,12 +206,9 @@ impl Scan {
                 next.extend(carry);
                 next.extend(xs);
                 for (y, row) in ys.iter().zip(new) {
-                    let row = b.reshape(*row, &[&[1], row.dims()].concat())?;
-                    next.push(b.dynamic_update_slice(
-                        *y,
-                        row,
-                        &b.leading_start(index, y.rank())?,
-                    )?);
+                    let row = b.reshape(*row, self.stacked(1, &row.shape).dims())?;
+                    let starts = b.starts(self.axis, index, y.rank())?;
+                    next.push(b.dynamic_update_slice(*y, row, &starts)?);
                 }
                 Ok(next)
             })?;
@@ -184,10 +234,12 @@ impl Operation for Scan {
         let (carry, xs) = operands.split_at(self.carried);
         let mut rows = carry.to_vec();
         for x in xs {
-            match x.dims() {
-                [n, inner @ ..] if *n == self.length => rows.push(x.with_dims(inner)),
-                _ => return Err(format!("{x} has not {} rows", self.length)),
+            if x.dims().get(self.axis) != Some(&self.length) {
+                return Err(format!("{x} has not {} rows", self.length));
             }
+            let mut row = x.dims().to_vec();
+            row.remove(self.axis);
+            rows.push(x.with_dims(&row));
         }
         check_call(&self.body, &rows)?;
         let outputs = self.body.output_shapes();
@@ -198,11 +250,11 @@ impl Operation for Scan {
             ));
         }
         let (carry, ys) = outputs.split_at(self.carried);
-        Ok(carry
-            .iter()
-            .copied()
-            .chain(ys.iter().map(|y| stacked(self.length, y)))
-            .collect())
+        if let Some(y) = ys.iter().find(|y| y.rank() < self.axis) {
+            return Err(format!("{y} cannot be stacked along axis {}", self.axis));
+        }
+        let ys = ys.iter().map(|y| self.stacked(self.length, y));
+        Ok(carry.iter().copied().chain(ys).collect())
     }
 
     fn vjp(&self, rule: &Vjp<'_>) -> Result<Vec<Option<Value>>> {
@@ -220,11 +272,15 @@ impl Operation for Scan {
     }
 
     fn flops(&self, _: &[Shape], _: &[Shape]) -> u64 {
-        self.length as u64 * cost::flops(&self.body)
+        self.turns() * cost::flops(&self.body)
     }
 
     fn regions(&self) -> Vec<&Graph> {
         vec![&self.body]
+    }
+
+    fn turns(&self) -> u64 {
+        self.length as u64
     }
 }
 
@@ -256,6 +312,7 @@ impl ScanBlock {
         Ok(Scan {
             body,
             carried: 1,
+            axis: 0,
             length: self.length,
             reverse: false,
         })
@@ -303,6 +360,7 @@ impl Operation for ScanBlock {
         let scan = Scan {
             body,
             carried: 1,
+            axis: 0,
             length: self.length,
             reverse: true,
         };
@@ -319,17 +377,24 @@ impl Operation for ScanBlock {
     }
 
     fn flops(&self, _: &[Shape], _: &[Shape]) -> u64 {
-        self.length as u64 * cost::flops(&self.body)
+        self.turns() * cost::flops(&self.body)
     }
 
     fn regions(&self) -> Vec<&Graph> {
         vec![&self.body]
+    }
+
+    fn turns(&self) -> u64 {
+        self.length as u64
     }
 }
 
 impl Builder {
     /// Calls `body`, whose inner values are recomputed for the gradient.
     pub fn remat(&self, body: Graph, args: &[Value]) -> Result<Vec<Value>> {
-        self.push(Remat { body }, args)
+        let own = body.outputs.len();
+        let mut results = self.push(Remat::new(body), args)?;
+        results.truncate(own);
+        Ok(results)
     }
 }

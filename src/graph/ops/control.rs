@@ -37,6 +37,65 @@ impl Operation for StopGradient {
     }
 }
 
+/// Marks a value that recomputation is to keep, since making it again costs more
+/// than its memory: BN's statistics, which all devices make together.
+#[derive(Clone, Debug)]
+pub struct Save;
+
+impl Operation for Save {
+    fn name(&self) -> &'static str {
+        "save"
+    }
+
+    fn infer(&self, operands: &[Shape]) -> std::result::Result<Vec<Shape>, String> {
+        let [x] = arity(operands)?;
+        Ok(vec![x])
+    }
+
+    fn vjp(&self, rule: &Vjp<'_>) -> Result<Vec<Option<Value>>> {
+        Ok(vec![Some(rule.ct())])
+    }
+
+    fn emit(&self, _: &[Shape], _: &[Shape]) -> Emission<'_> {
+        Emission::Same
+    }
+
+    fn flops(&self, _: &[Shape], _: &[Shape]) -> u64 {
+        0
+    }
+}
+
+/// The first operand's value, and the second one's derivative: a value that was
+/// kept, where the same is computed again.
+#[derive(Clone, Debug)]
+pub struct Kept;
+
+impl Operation for Kept {
+    fn name(&self) -> &'static str {
+        "kept"
+    }
+
+    fn infer(&self, operands: &[Shape]) -> std::result::Result<Vec<Shape>, String> {
+        let [kept, computed] = arity(operands)?;
+        match kept == computed {
+            true => Ok(vec![kept]),
+            false => Err(format!("{kept} in the place of {computed}")),
+        }
+    }
+
+    fn vjp(&self, rule: &Vjp<'_>) -> Result<Vec<Option<Value>>> {
+        Ok(vec![None, Some(rule.ct())])
+    }
+
+    fn emit(&self, _: &[Shape], _: &[Shape]) -> Emission<'_> {
+        Emission::Same
+    }
+
+    fn flops(&self, _: &[Shape], _: &[Shape]) -> u64 {
+        0
+    }
+}
+
 /// All operands are computed before any result is used. The compiler may
 /// not merge computations across it: what keeps recomputation in place.
 #[derive(Clone, Debug)]
@@ -105,6 +164,11 @@ impl Operation for ShardingConstraint {
 impl Builder {
     pub fn stop_gradient(&self, x: Value) -> Result<Value> {
         self.push1(StopGradient, &[x])
+    }
+
+    /// `x`, which recomputation is to keep.
+    pub fn save(&self, x: Value) -> Result<Value> {
+        self.push1(Save, &[x])
     }
 
     pub fn optimization_barrier(&self, values: &[Value]) -> Result<Vec<Value>> {

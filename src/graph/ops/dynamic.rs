@@ -123,22 +123,23 @@ impl Builder {
         self.push1(DynamicUpdateSlice, &operands)
     }
 
-    /// Start indices that are 0 but for axis 0, which is `index`.
-    pub fn leading_start(&self, index: Value, rank: usize) -> Result<Vec<Value>> {
-        let zero = self.scalar(index.dtype(), 0.0)?;
-        Ok(std::iter::once(index)
-            .chain(std::iter::repeat_n(zero, rank - 1))
-            .collect())
+    /// Start indices that are 0 but for `axis`, which is `index`.
+    pub fn starts(&self, axis: usize, index: Value, rank: usize) -> Result<Vec<Value>> {
+        let mut starts = vec![self.scalar(index.dtype(), 0.0)?; rank];
+        starts[axis] = index;
+        Ok(starts)
     }
 
-    /// Row `index` of `x` along its first axis, which is dropped.
-    pub fn row(&self, x: Value, index: Value) -> Result<Value> {
-        let mut sizes = x.dims().to_vec();
-        let Some(first) = sizes.first_mut() else {
-            return Err(self.refusal("row", &[x, index], "a scalar has no rows"));
-        };
-        *first = 1;
-        let row = self.dynamic_slice(x, &self.leading_start(index, x.rank())?, &sizes)?;
-        self.reshape(row, &x.dims()[1..])
+    /// Row `index` of `x` along `axis`, which is dropped.
+    pub fn row(&self, x: Value, axis: usize, index: Value) -> Result<Value> {
+        if axis >= x.rank() {
+            let reason = format!("there is no axis {axis}");
+            return Err(self.refusal("row", &[x, index], reason));
+        }
+        let (mut block, mut rest) = (x.dims().to_vec(), x.dims().to_vec());
+        block[axis] = 1;
+        rest.remove(axis);
+        let row = self.dynamic_slice(x, &self.starts(axis, index, x.rank())?, &block)?;
+        self.reshape(row, &rest)
     }
 }

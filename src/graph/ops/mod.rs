@@ -12,6 +12,7 @@ mod binary;
 mod block;
 mod branch;
 mod choose;
+mod chunks;
 mod constant;
 mod control;
 mod convert;
@@ -33,8 +34,9 @@ pub use binary::{Binary, BinaryKind};
 pub use block::{Remat, Scan, ScanBlock};
 pub use branch::Case;
 pub use choose::{Clamp, Compare, Comparison, Select};
+pub use chunks::MapChunks;
 pub use constant::{Constant, Iota, Literal};
-pub use control::{OptimizationBarrier, ShardingConstraint, StopGradient, While};
+pub use control::{Kept, OptimizationBarrier, Save, ShardingConstraint, StopGradient, While};
 pub use convert::{BitcastConvert, Convert};
 pub use convolution::{ConvDims, Convolution};
 pub use custom_call::CustomCall;
@@ -71,6 +73,11 @@ pub trait Operation {
     /// The functions inside of the op.
     fn regions(&self) -> Vec<&Graph> {
         Vec::new()
+    }
+
+    /// How often these are applied, where that is known.
+    fn turns(&self) -> u64 {
+        1
     }
 
     /// Whether no gradient passes, by declaration.
@@ -194,6 +201,9 @@ macro_rules! ops {
             fn regions(&self) -> Vec<&Graph> {
                 match self { $(Self::$name(op) => op.regions()),* }
             }
+            fn turns(&self) -> u64 {
+                match self { $(Self::$name(op) => op.turns()),* }
+            }
             fn stops_gradient(&self) -> bool {
                 match self { $(Self::$name(op) => op.stops_gradient()),* }
             }
@@ -219,6 +229,8 @@ ops!(
     Gather,
     GeneralReduce,
     Iota,
+    Kept,
+    MapChunks,
     OptimizationBarrier,
     Pad,
     Reduce,
@@ -226,6 +238,7 @@ ops!(
     Remat,
     Reshape,
     Reverse,
+    Save,
     Scan,
     ScanBlock,
     Scatter,

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use super::super::element::{code, dense_bytes};
 use super::super::error::{Error, Result};
+use super::super::store::Store;
+use super::key_value;
 use super::table::{self, Args, Ptr};
 use super::value::{self, Value};
 use super::{Api, Buffer, Client, Event, Handle, LoadedExecutable};
@@ -16,13 +18,26 @@ const IMMUTABLE_ONLY_DURING_CALL: u32 = 0;
 const IMMUTABLE_UNTIL_TRANSFER_COMPLETES: u32 = 1;
 
 impl Handle<Client> {
-    pub fn create(api: Api, options: &[(String, Value)]) -> Result<Arc<Self>> {
+    /// A client of one process, or with a store, of one of several.
+    pub fn create(
+        api: Api,
+        options: &[(String, Value)],
+        store: Option<Arc<dyn Store>>,
+    ) -> Result<Arc<Self>> {
         let named = value::named(options);
         let mut args = table::ClientCreate::new();
         args.create_options = named.as_ptr();
         args.num_options = named.len();
-        // SAFETY: the options live during the call; callbacks stay null,
-        // which means a single process.
+        if let Some(store) = store {
+            let store = key_value::UserArg::leak(store);
+            args.kv_get_callback = key_value::get_callback();
+            args.kv_get_user_arg = store.as_ptr();
+            args.kv_try_get_callback = key_value::try_get_callback();
+            args.kv_try_get_user_arg = store.as_ptr();
+            args.kv_put_callback = key_value::put_callback();
+            args.kv_put_user_arg = store.as_ptr();
+        }
+        // SAFETY: the options live during the call, the store for ever.
         let client = unsafe {
             api.call(&mut args)?;
             Handle::own(api, args.client, None, table::ClientCreate::NAME)?
@@ -56,6 +71,21 @@ impl Handle<Client> {
         // SAFETY: the client is alive.
         unsafe { self.api.call(&mut args)? };
         Ok(args.process_index)
+    }
+
+    /// The devices of all processes.
+    pub fn all_devices(self: &Arc<Self>) -> Result<Vec<DeviceHandle>> {
+        let mut args = table::ClientDevices::new();
+        args.client = self.ptr();
+        // SAFETY: the client is alive, and its list with it.
+        let devices = unsafe {
+            self.api.call(&mut args)?;
+            super::slice(args.devices, args.num_devices)
+        };
+        Ok(devices
+            .iter()
+            .map(|&d| DeviceHandle::new(self, d))
+            .collect())
     }
 
     pub fn addressable_devices(self: &Arc<Self>) -> Result<Vec<DeviceHandle>> {

@@ -10,6 +10,7 @@ mod buffer;
 mod client;
 pub mod environment;
 mod executable;
+mod key_value;
 mod table;
 mod topology;
 mod value;

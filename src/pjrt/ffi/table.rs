@@ -93,6 +93,9 @@ args! {
     ClientPlatformVersion = "PJRT_Client_PlatformVersion", slot 14, size 40 {
         client: Ptr, text: *const c_char, text_size: usize,
     }
+    ClientDevices = "PJRT_Client_Devices", slot 15, size 40 {
+        client: Ptr, devices: *const Ptr, num_devices: usize,
+    }
     ClientAddressableDevices = "PJRT_Client_AddressableDevices", slot 16, size 40 {
         client: Ptr, devices: *const Ptr, num_devices: usize,
     }

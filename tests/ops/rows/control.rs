@@ -2,8 +2,8 @@
 
 use xla_moco::graph::ops::Comparison;
 use xla_moco::graph::ops::{
-    Case, CustomCall, OptimizationBarrier, Remat, Scan, ScanBlock, ShardingConstraint,
-    StopGradient, While,
+    Case, CustomCall, Kept, MapChunks, OptimizationBarrier, Remat, Save, Scan, ScanBlock,
+    ShardingConstraint, StopGradient, While,
 };
 use xla_moco::graph::{Builder, DType, Graph, Result, Shape, Sharding, Value};
 
@@ -51,6 +51,23 @@ fn steering() -> Vec<Row> {
         )
         .gradient(Gradient::Stopped)
         .refuses(&[f32s(&[2]), f32s(&[2])], "expected 1 operands, found 2"),
+        Row::new(
+            "Save",
+            "save",
+            vec![x()],
+            |b, args| b.push(Save, args),
+            |x| x.to_vec(),
+        )
+        .refuses(&[], "expected 1 operands, found 0"),
+        // The kept value is the computed one.
+        Row::new(
+            "Kept",
+            "kept",
+            vec![x()],
+            |b, args| b.push(Kept, &[args, args].concat()),
+            |x| x.to_vec(),
+        )
+        .refuses(&[], "expected 2 operands, found 0"),
         Row::new(
             "OptimizationBarrier",
             "barrier",
@@ -218,6 +235,7 @@ fn loops() -> Vec<Row> {
                 let op = Scan {
                     body,
                     carried: 1,
+                    axis: 0,
                     length: 3,
                     reverse,
                 };
@@ -238,7 +256,47 @@ fn loops() -> Vec<Row> {
         .gradient(Gradient::Refused("differentiated as ScanBlock"))
         .refuses(&[f32s(&[2]), f32s(&[2])], "2xf32 has not 3 rows")
     };
+    let map_chunks = Row::new(
+        "MapChunks",
+        "map of chunks",
+        vec![
+            float(&[6, 2], 0.5, 1.5),
+            float(&[6], 0.5, 1.5),
+            float(&[2], 0.5, 1.5),
+        ],
+        |b, args| {
+            let rows = |dims: &[usize]| args[0].shape.with_dims(dims);
+            let body = function(&[rows(&[2, 2]), rows(&[2]), rows(&[2])], |b, x| {
+                let inner = b.tanh(b.mul(x[0], x[2])?)?;
+                let scaled = b.mul(inner, b.spread(x[1], inner, &[1])?)?;
+                Ok(vec![scaled, b.mul(x[1], x[1])?])
+            })?;
+            let op = MapChunks {
+                body,
+                chunks: 3,
+                split: 2,
+            };
+            b.push(op, args)
+        },
+        |x| {
+            let scaled = |i: &[usize]| (x[0].at(i) * x[2].at(&i[1..])).tanh() * x[1].at(&i[..1]);
+            vec![Array::from_fn(&[6, 2], scaled), x[1].map(|x| x * x)]
+        },
+    )
+    .refuses(
+        &[f32s(&[8, 2]), f32s(&[8]), f32s(&[2])],
+        "8 rows in 3 chunks",
+    )
+    .refuses(
+        &[f32s(&[6, 2]), f32s(&[7]), f32s(&[2])],
+        "7xf32 has not 6 rows",
+    )
+    .refuses(
+        &[f32s(&[6, 2]), f32s(&[6]), f32s(&[3])],
+        "the function takes (2x2xf32, 2xf32, 2xf32)",
+    );
     vec![
+        map_chunks,
         scan(false),
         scan(true),
         scan_block(true),
@@ -252,13 +310,32 @@ fn loops() -> Vec<Row> {
                     f32s(&[2]).with_dtype(args[0].dtype()),
                     args[0].shape.with_dims(&[2]),
                 )?;
-                b.push(Remat { body }, args)
+                b.push(Remat::new(body), args)
             },
             |x| vec![x[0].zip(&x[1], block_reference)],
         )
         .refuses(
             &[f32s(&[2]), f32s(&[3])],
             "the function takes (2xf32, 2xf32)",
+        ),
+        // (x - mean(x))^3: recomputed from a mean that was kept.
+        Row::new(
+            "Remat",
+            "remat that saves",
+            vec![float(&[4], 0.5, 1.5)],
+            |b, args| {
+                let body = function(&shapes(args), |b, x| {
+                    let mean = b.save(b.mean(x[0], &[0])?)?;
+                    let centred = b.sub(x[0], mean)?;
+                    let square = b.mul(centred, centred)?;
+                    Ok(vec![b.mul(square, centred)?])
+                })?;
+                b.remat(body, args)
+            },
+            |x| {
+                let mean = x[0].data.iter().sum::<f64>() / 4.0;
+                vec![x[0].map(|x| (x - mean).powi(3))]
+            },
         ),
         Row::new(
             "While",

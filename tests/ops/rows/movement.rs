@@ -312,10 +312,17 @@ fn dynamic() -> Vec<Row> {
             "DynamicSlice",
             "row",
             vec![float(&[3, 2], -1.0, 1.0), start(2.0)],
-            |b, args| Ok(vec![b.row(args[0], args[1])?]),
+            |b, args| Ok(vec![b.row(args[0], 0, args[1])?]),
             |x| vec![Array::from_fn(&[2], |i| x[0].at(&[2, i[0]]))],
         )
-        .refuses(&[f32s(&[]), index], "a scalar has no rows"),
+        .refuses(&[f32s(&[]), index], "there is no axis 0"),
+        Row::new(
+            "DynamicSlice",
+            "row along axis 1",
+            vec![float(&[2, 3, 2], -1.0, 1.0), start(2.0)],
+            |b, args| Ok(vec![b.row(args[0], 1, args[1])?]),
+            |x| vec![Array::from_fn(&[2, 2], |i| x[0].at(&[i[0], 2, i[1]]))],
+        ),
         Row::new(
             "DynamicUpdateSlice",
             "dynamic update slice",
