@@ -11,6 +11,7 @@ pub mod graph;
 mod hash;
 pub mod methods;
 pub mod models;
+pub mod monitor;
 pub mod nn;
 pub mod optim;
 pub mod pjrt;

@@ -7,13 +7,10 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use serde_json::Value as Json;
+use support::evaluation::{json, refused, run_folder};
 use support::{f32_bytes, on_each_cpu_plugin};
-use xla_moco::checkpoint::{Dtype, HostTensor, Origin, RunDir, Snapshot, save};
-use xla_moco::config::{Override, RunConfig};
 use xla_moco::eval::extract::Features;
 use xla_moco::eval::knn::search;
-use xla_moco::graph::DType;
-use xla_moco::programs::features;
 use xla_moco::rng::{Purpose, Stream};
 
 /// 300 queries: two chunks and a part of a third.
@@ -65,37 +62,6 @@ fn the_search_is_exhaustive_and_in_order() {
     });
 }
 
-/// A run folder whose checkpoint holds random variables.
-fn run_folder(root: &Path) -> RunDir {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/quickstart.json");
-    let small = serde_json::json!({"classes": 4, "images": 200, "test_images": 40, "size": 32});
-    let config = RunConfig::load(&path, &[Override::new("data.synthetic", small)]).unwrap();
-    let run = RunDir::create(root).unwrap();
-    run.write_config(&config.to_value()).unwrap();
-    let program = features::build(&config, 1).unwrap();
-    let inputs = &program.graph.inputs[..program.graph.inputs.len() - 1];
-    let random = |(i, input): (usize, &xla_moco::graph::Input)| {
-        let mut stream = Stream::new(5, Purpose::Test, (i as u32, 0));
-        let count = input.value.shape.len();
-        assert_eq!(input.value.shape.dtype, DType::F32);
-        let values: Vec<f32> = (0..count).map(|_| 0.1 * stream.normal() as f32).collect();
-        HostTensor {
-            name: input.name.clone(),
-            dtype: Dtype::F32,
-            shape: input.value.shape.dims().to_vec(),
-            data: f32_bytes(&values),
-        }
-    };
-    let tensors = inputs.iter().enumerate().map(random).collect();
-    save(
-        &run,
-        &Snapshot::new(12, tensors).unwrap(),
-        &Origin::default(),
-    )
-    .unwrap();
-    run
-}
-
 fn knn(checkpoint: &Path, more: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_xla-moco"))
         .arg("knn")
@@ -106,24 +72,10 @@ fn knn(checkpoint: &Path, more: &[&str]) -> Output {
         .unwrap()
 }
 
-/// Fails unless the command refuses with these words.
-fn refused(output: &Output, words: &str) {
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(2), "{told}");
-    assert!(told.contains(words), "expected {words:?} in: {told}");
-    assert!(output.stdout.is_empty());
-}
-
-fn json(output: &Output) -> Json {
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{told}");
-    serde_json::from_slice(&output.stdout).expect("one JSON object and nothing else")
-}
-
 #[test]
 fn the_command_tells_accuracy_and_protocol() {
     let folder = tempfile::tempdir().unwrap();
-    let run = run_folder(&folder.path().join("run"));
+    let run = run_folder(&folder.path().join("run"), &[]);
     let of_run = json(&knn(run.root(), &["--json", "--k", "5"]));
     let top1 = of_run["top1"].as_f64().unwrap();
     assert!((0.0..=100.0).contains(&top1));
@@ -172,12 +124,62 @@ fn the_command_tells_accuracy_and_protocol() {
     }
 }
 
+/// One search serves all pairs, and each is what it is alone.
+#[test]
+fn neighbours_and_temperatures_are_swept() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = run_folder(&folder.path().join("run"), &[]);
+    let votes = ["--k", "20,1,3", "--temperature", "0.01,10"];
+    let swept = json(&knn(run.root(), &[&votes[..], &["--json"]].concat()));
+    let sweep = swept["sweep"].as_array().unwrap();
+    let pair = |of: &Json| {
+        (
+            of["k"].as_u64().unwrap(),
+            of["temperature"].as_f64().unwrap(),
+        )
+    };
+    let pairs: Vec<_> = sweep.iter().map(pair).collect();
+    let asked = [20, 1, 3].map(|k| [(k, 0.01), (k, 10.0)]);
+    assert_eq!(pairs, asked.concat());
+    for key in ["top1", "k", "temperature", "per_class", "confusions"] {
+        assert_eq!(swept[key], sweep[0][key], "{key}");
+    }
+    // A single neighbour votes alike at any temperature.
+    assert_eq!(sweep[2]["top1"], sweep[3]["top1"]);
+    for i in [1, 4] {
+        let (k, t) = pairs[i];
+        let [k, t] = [k.to_string(), t.to_string()];
+        let alone = ["--k", &k, "--temperature", &t, "--json"];
+        let alone = json(&knn(run.root(), &alone));
+        assert_eq!(alone["sweep"].as_array().unwrap(), &sweep[i..=i]);
+        assert_eq!(alone["checkpoint"], swept["checkpoint"]);
+    }
+    let output = knn(run.root(), &votes);
+    let told = String::from_utf8_lossy(&output.stdout);
+    let row = |result: &Json| format!("{:.2}%", result["top1"].as_f64().unwrap());
+    for result in sweep {
+        let (k, t) = pair(result);
+        let has = |line: &str| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            words == [k.to_string(), t.to_string(), row(result)]
+        };
+        assert!(told.lines().any(has), "no line of k {k}, T {t} in: {told}");
+    }
+}
+
 #[test]
 fn what_cannot_be_used_is_refused_in_words() {
     let folder = tempfile::tempdir().unwrap();
-    let run = run_folder(&folder.path().join("run"));
+    let run = run_folder(&folder.path().join("run"), &[]);
     let root = run.root();
     refused(&knn(root, &["--k", "201"]), "more neighbours than the bank");
+    for bad in ["0", "-1", "inf", "warm"] {
+        refused(
+            &knn(root, &[&format!("--temperature={bad}")]),
+            "expected a number above 0",
+        );
+    }
+    refused(&knn(root, &["--k", "5,0"]), "--k");
     refused(&knn(root, &["--data", "/no/such/folder"]), "no such folder");
     refused(
         &knn(&folder.path().join("none"), &[]),

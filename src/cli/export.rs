@@ -102,7 +102,7 @@ pub fn run(args: Args) -> Result<()> {
             }
             program
         }
-        Program::Features => features::build(&config, config.batch)?,
+        Program::Features => features::build(&config, config.batch, features::Length::One)?,
     };
     let text = match args.format {
         Format::Stablehlo => program.text(),

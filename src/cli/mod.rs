@@ -8,12 +8,15 @@
 mod compile;
 mod configs;
 mod data;
+mod evaluation;
 mod export;
 mod inspect;
 mod knn;
 mod options;
 pub mod plan;
 mod plugins;
+mod probe;
+mod status;
 mod table;
 mod target;
 mod train;
@@ -52,6 +55,8 @@ enum Command {
     Compile(compile::Args),
     Plan(plan::Args),
     Knn(knn::Args),
+    Probe(probe::Args),
+    Status(status::Args),
     Configs(configs::Args),
     /// Lists, installs and checks PJRT plugins.
     #[command(after_long_help = "Example:\n  xla-moco plugins install cpu")]
@@ -93,6 +98,8 @@ fn run(command: Command) -> Result<()> {
         Command::Compile(args) => compile::run(args),
         Command::Plan(args) => plan::run(args),
         Command::Knn(args) => knn::run(args),
+        Command::Probe(args) => probe::run(args),
+        Command::Status(args) => status::run(&args),
         Command::Configs(args) => configs::run(args),
         Command::Plugins(args) => plugins::run(args),
         Command::Data(args) => data::run(&args),

@@ -6,14 +6,15 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use super::options::Devices;
-use super::{ConfigArgs, PjrtArgs, print};
+use super::{ConfigArgs, PjrtArgs, print, status};
 use crate::train::{self, End, Job, Options, Outcome};
 
 /// Pre-train a model, or go on with a run
 ///
 /// Writes a run folder with the resolved configuration, metrics and
 /// checkpoints. The same command again resumes from the newest checkpoint.
-/// Ctrl-C finishes the step, saves and stops.
+/// Ctrl-C finishes the step, saves and stops. Ends with a verdict on the run's
+/// health, and exits with 3 if it has collapsed, diverged or stalled at chance.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Examples:
   xla-moco train --config configs/quickstart.json
@@ -79,7 +80,8 @@ pub fn run(mut args: Args) -> Result<()> {
         steps: args.steps,
         job,
     })?;
-    print(&summary(&outcome, &args.config.config)?)
+    print(&summary(&outcome, &args.config.config)?)?;
+    status::or_unhealthy(&outcome.health)
 }
 
 fn default_out(config: &Path) -> Result<PathBuf> {
@@ -133,6 +135,7 @@ fn summary(outcome: &Outcome, config: &Path) -> Result<String> {
             100.0 * trained.input_wait
         )?;
     }
+    writeln!(text, "health: {}", outcome.health)?;
     writeln!(text, "run folder: {run}")?;
     if outcome.trained.is_some() {
         writeln!(text, "report: {}", outcome.run.report_path().display())?;

@@ -30,6 +30,7 @@ const EFFECTS: &[(&str, Effect)] = &[
     ("eval.every_steps", Effect::Nothing),
     ("eval.at_start", Effect::Nothing),
     ("on_unhealthy", Effect::Nothing),
+    ("monitor.in_step", Effect::Rounding),
     ("mesh.data", Effect::Rounding),
     ("mesh.deadline_seconds", Effect::Nothing),
     ("lowering", Effect::Rounding),

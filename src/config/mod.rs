@@ -104,6 +104,14 @@ impl RunConfig {
         Ok(config)
     }
 
+    /// As [`RunConfig::from_value`], with overrides.
+    ///
+    /// # Errors
+    /// As [`RunConfig::load`].
+    pub fn from_written(value: Value, overrides: &[Override]) -> Result<Self> {
+        read::apply(value, overrides).and_then(Self::from_value)
+    }
+
     /// The configuration as JSON: what `config.json` holds.
     pub fn to_value(&self) -> Value {
         serde_json::to_value(self).expect("a configuration has only string keys")

@@ -233,7 +233,8 @@ impl Default for Checkpoint {
     }
 }
 
-/// The kNN monitor on training batches (appendix A, "kNN monitor").
+/// What each step tells of its health, and the kNN monitor on training batches
+/// (appendix A, "kNN monitor").
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Monitor {
@@ -246,6 +247,9 @@ pub struct Monitor {
     /// Features in the queue; 0: no queue and no monitor; absent: see
     /// [`Monitor::queue_size`].
     pub queue: Option<usize>,
+    /// Whether each step tells gradient norms by layer, logits and how far
+    /// features spread.
+    pub in_step: bool,
 }
 
 impl Default for Monitor {
@@ -255,6 +259,7 @@ impl Default for Monitor {
             knn_k: 200,
             knn_temperature: 0.07,
             queue: None,
+            in_step: true,
         }
     }
 }

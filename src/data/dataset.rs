@@ -190,6 +190,11 @@ impl Dataset {
         .unwrap_or_else(|payload| Err(anyhow!("the decoder panicked: {}", panic_text(&*payload))))
     }
 
+    /// Bytes that a picture takes where it is stored.
+    pub(super) fn size(&self, index: usize) -> Result<u64> {
+        self.source.size(index)
+    }
+
     /// Numbers the labels by `classes` (those of the training set), so that
     /// both sets mean the same class by the same label.
     ///
@@ -228,11 +233,7 @@ impl Dataset {
         let mut hash = Sha256::new();
         hash.update(format!("{}\n{:?}\n", self.kind(), self.classes));
         for index in 0..self.len() {
-            hash.update(format!(
-                "{:?} {}\n",
-                self.name(index),
-                self.source.size(index)?
-            ));
+            hash.update(format!("{:?} {}\n", self.name(index), self.size(index)?));
         }
         let text = crate::hash::hex(&hash.finalize());
         Ok(self.fingerprint.get_or_init(|| text).clone())

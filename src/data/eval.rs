@@ -83,7 +83,7 @@ pub fn eval_batches(
 }
 
 /// All ids, or `limit` of them without repeats, in order.
-fn choose(len: u32, limit: Option<usize>) -> Vec<u32> {
+pub(super) fn choose(len: u32, limit: Option<usize>) -> Vec<u32> {
     let mut ids: Vec<u32> = (0..len).collect();
     if let Some(limit) = limit.filter(|&limit| limit < ids.len()) {
         // Data are often sorted by class, or give classes in turn: neither

@@ -1,4 +1,4 @@
-//! Batches of two augmentable views, decoded ahead of the device.
+//! Batches of augmentable views, decoded ahead of the device.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -29,6 +29,9 @@ pub struct LoaderConfig {
     pub batch: usize,
     /// Side of a view in pixels.
     pub px: u32,
+    /// Views of each picture, 1 or 2; without the second its buffer and rows
+    /// are empty.
+    pub views: usize,
     pub augment: Augment,
     /// Decoding threads, at least 1.
     pub workers: usize,
@@ -70,7 +73,8 @@ struct Row {
     id: u32,
     label: i32,
     views: [BytesMut; 2],
-    params: [[f32; COLUMNS]; 2],
+    /// One for each view.
+    params: Vec<[f32; COLUMNS]>,
     replaced: Vec<Corrupt>,
 }
 
@@ -106,6 +110,7 @@ impl Loader {
                 augment: config.augment.clone(),
                 seed: config.seed,
                 px: config.px,
+                views: config.views,
             };
             let mut scaler = Scaler::default();
             move |job| maker.make(job, &mut scaler)
@@ -129,13 +134,20 @@ impl Loader {
         self.corrupt.pictures()
     }
 
+    /// Steps in an epoch.
+    pub fn steps_per_epoch(&self) -> u64 {
+        self.sampler.steps_per_epoch()
+    }
+
     /// Takes a batch's staging buffers back, to be filled again.
     pub fn recycle(&mut self, batch: Batch) {
         self.free.push(batch.views);
     }
 
-    fn view_bytes(&self) -> usize {
-        self.config.px as usize * self.config.px as usize * 3
+    /// Bytes of each view of a picture.
+    fn view_bytes(&self) -> [usize; 2] {
+        let bytes = self.config.px as usize * self.config.px as usize * 3;
+        [0, 1].map(|view| if view < self.config.views { bytes } else { 0 })
     }
 
     fn submit_ahead(&mut self) -> Result<()> {
@@ -146,9 +158,11 @@ impl Loader {
             let mut staging = self
                 .free
                 .pop()
-                .unwrap_or_else(|| [(), ()].map(|()| BytesMut::zeroed(rows.len() * view_bytes)));
+                .unwrap_or_else(|| view_bytes.map(|bytes| BytesMut::zeroed(rows.len() * bytes)));
             for &sample in &ids[rows] {
-                let views = staging.each_mut().map(|view| view.split_to(view_bytes));
+                let [first, second] = &mut staging;
+                let [of_first, of_second] = view_bytes;
+                let views = [first.split_to(of_first), second.split_to(of_second)];
                 self.pool.submit(Job {
                     epoch,
                     sample,
@@ -179,7 +193,9 @@ impl Loader {
             for (view, bytes) in row.views.into_iter().enumerate() {
                 // Neighbours in one buffer: joined without a copy.
                 batch.views[view].unsplit(bytes);
-                batch.params[view].extend(row.params[view]);
+            }
+            for (all, row) in batch.params.iter_mut().zip(row.params) {
+                all.extend(row);
             }
             batch.replaced.extend(row.replaced);
         }
@@ -200,6 +216,12 @@ fn check(config: &LoaderConfig) -> Result<()> {
         return Err(bad_input!(
             "expected views of 1 to 4096 pixels a side, found {}",
             config.px
+        ));
+    }
+    if !(1..=2).contains(&config.views) {
+        return Err(bad_input!(
+            "expected 1 or 2 views of a picture, found {}",
+            config.views
         ));
     }
     if config.prefetch == 0 {
@@ -238,20 +260,21 @@ struct RowMaker {
     augment: Augment,
     seed: u64,
     px: u32,
+    views: usize,
 }
 
 impl RowMaker {
     fn make(&self, job: Job, scaler: &mut Scaler) -> Result<Row> {
         let (id, picture, replaced) = self.decode_or_replace(job.epoch, job.sample)?;
         let mut views = job.views;
-        let mut params = [[0.0; COLUMNS]; 2];
-        for (view, out) in views.iter_mut().enumerate() {
+        let mut params = Vec::with_capacity(self.views);
+        for (view, out) in views.iter_mut().enumerate().take(self.views) {
             // Drawn for the sample that the row is of, whatever stands in.
             let size = (picture.width, picture.height);
             let (part, row) =
                 augment::draw(&self.augment, self.seed, job.epoch, job.sample, view, size);
             scaler.crop(&picture, part, self.px, out)?;
-            params[view] = row;
+            params.push(row);
         }
         let label = self.data.label(id as usize);
         Ok(Row {

@@ -24,6 +24,7 @@ mod loader;
 mod pool;
 mod sampler;
 mod sources;
+mod subset;
 
 pub use corrupt::{Corrupt, CorruptLog};
 pub use dataset::{DataSpec, Dataset};
@@ -33,3 +34,4 @@ pub use loader::{Batch, Loader, LoaderConfig};
 pub use pool::Pool;
 pub use sampler::Sampler;
 pub use sources::synthetic::Spec as SyntheticSpec;
+pub use subset::hold_out;

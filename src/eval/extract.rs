@@ -11,7 +11,7 @@ use crate::graph::{DType, Shape};
 use crate::pjrt::{
     Arg, Buffer, Client, CompileCache, CompileOptions, Executable, Pending, Program,
 };
-use crate::programs::features;
+use crate::programs::features::{self, Length};
 
 /// Batches under way on the device: one runs while the next is uploaded.
 const IN_FLIGHT: usize = 2;
@@ -75,7 +75,7 @@ impl Pictures {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Features {
     pub dim: usize,
-    /// Rows of `dim` f32 each, little-endian, of length 1.
+    /// Rows of `dim` f32 each, little-endian.
     pub bytes: Vec<u8>,
     pub labels: Vec<u32>,
 }
@@ -99,12 +99,13 @@ impl Extractor {
     pub fn new(
         client: &Arc<Client>,
         config: &RunConfig,
+        length: Length,
         cache: Option<&CompileCache>,
     ) -> Result<Self> {
         let mut config = config.clone();
         config.mesh.data = 1;
         let batch = batch_size(config.model.tokens());
-        let program = features::build(&config, batch)?;
+        let program = features::build(&config, batch, length)?;
         let (executable, origin) = client.compile_cached(
             &Program {
                 text: &program.text(),

@@ -18,6 +18,7 @@ use crate::config::RunConfig;
 use crate::data::Dataset;
 use crate::graph::{DType, Shape};
 use crate::pjrt::{Arg, Buffer, Client, CompileCache, CompileOptions, Pending, Program};
+use crate::programs::features::Length;
 use crate::programs::neighbours;
 
 /// Queries searched at once. So few that their cosines with 50,000 pictures
@@ -32,7 +33,7 @@ const KEEP_BYTES: usize = 256 << 20;
 pub struct KnnResult {
     /// Percent of the queries.
     pub top1: f64,
-    /// Neighbours that voted: those asked for, or the whole bank.
+    /// Neighbours that voted.
     pub k: usize,
     pub temperature: f64,
     /// Pictures in the bank.
@@ -87,7 +88,7 @@ impl HeldOut {
         let keep = all.saturating_mul(view) <= KEEP_BYTES;
         Ok(Self {
             client: client.clone(),
-            extractor: Extractor::new(client, config, cache)?,
+            extractor: Extractor::new(client, config, Length::One, cache)?,
             bank: pictures(train, eval.bank_limit, keep),
             queries: pictures(test, eval.query_limit, keep),
             k: eval.knn_k,
@@ -101,13 +102,24 @@ impl HeldOut {
         self.extractor.variables()
     }
 
-    /// Classifies the queries. `backbone` has the state's `base_encoder.*` on
-    /// the client's first device; what else it has is not looked at.
+    /// Classifies the queries with the configuration's `k`, or with the whole
+    /// bank where that is smaller. `backbone` has the state's `base_encoder.*`
+    /// on the client's first device; what else it has is not looked at.
     ///
     /// # Errors
     /// If a variable is missing, too many pictures are corrupt, or the device
     /// fails.
     pub fn evaluate(&self, backbone: &[(&str, &Buffer)]) -> Result<KnnResult> {
+        let found = self.neighbours(backbone, self.k)?;
+        Ok(found.vote(found.k(), self.temperature))
+    }
+
+    /// The `k` nearest pictures of the bank for each query, or all of it where
+    /// it has fewer. `backbone` as for [`HeldOut::evaluate`].
+    ///
+    /// # Errors
+    /// As [`HeldOut::evaluate`].
+    pub fn neighbours(&self, backbone: &[(&str, &Buffer)], k: usize) -> Result<Found> {
         let start = Instant::now();
         let bank = self.extractor.run(backbone, &self.bank)?;
         let queries = self.extractor.run(backbone, &self.queries)?;
@@ -124,19 +136,47 @@ impl HeldOut {
             queries.labels.len(),
             start.elapsed()
         );
-        let k = self.k.min(bank.labels.len());
-        let found = search(&self.client, &bank, &queries, k, self.cache.as_ref())?;
+        let k = k.min(bank.labels.len());
+        let neighbours = search(&self.client, &bank, &queries, k, self.cache.as_ref())?;
         tracing::debug!("with their neighbours: {:.1?}", start.elapsed());
-        let tally = found.tally(k, self.temperature, self.bank.data.classes());
-        Ok(KnnResult {
+        Ok(Found {
+            neighbours,
+            bank: bank.labels.len(),
+            classes: self.bank.data.classes().to_vec(),
+        })
+    }
+}
+
+/// The neighbours of all queries; they serve every smaller k and every
+/// temperature.
+#[derive(Clone, Debug)]
+pub struct Found {
+    neighbours: Neighbours,
+    bank: usize,
+    classes: Vec<String>,
+}
+
+impl Found {
+    /// Neighbours of each query.
+    pub fn k(&self) -> usize {
+        self.neighbours.k
+    }
+
+    /// Lets the `k` nearest vote.
+    ///
+    /// # Panics
+    /// If `k` is 0 or above [`Found::k`].
+    pub fn vote(&self, k: usize, temperature: f64) -> KnnResult {
+        let tally = self.neighbours.tally(k, temperature, &self.classes);
+        KnnResult {
             top1: tally.top1,
             k,
-            temperature: self.temperature,
-            bank: bank.labels.len(),
-            queries: queries.labels.len(),
+            temperature,
+            bank: self.bank,
+            queries: self.neighbours.actual.len(),
             per_class: tally.per_class,
             confusions: tally.confusions,
-        })
+        }
     }
 }
 

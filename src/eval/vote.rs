@@ -71,14 +71,27 @@ impl Neighbours {
     /// If `k` is 0 or above the number of neighbours.
     pub fn tally(&self, k: usize, temperature: f64, names: &[String]) -> Tally {
         assert!((1..=self.k).contains(&k), "{k} of {} neighbours", self.k);
+        let near = self.cosines.chunks_exact(self.k);
+        let near = near.zip(self.classes.chunks_exact(self.k));
+        let vote = |(cosines, classes): (&[f32], &[u32])| {
+            predict(&cosines[..k], &classes[..k], temperature, names.len())
+        };
+        Tally::of(self.actual.iter().copied().zip(near.map(vote)), names)
+    }
+}
+
+impl Tally {
+    /// Counts pairs of actual and predicted class; `names` are the classes.
+    ///
+    /// # Panics
+    /// If a class has no name.
+    pub fn of(pairs: impl Iterator<Item = (u32, u32)>, names: &[String]) -> Self {
         let n = names.len();
         // [actual * n + predicted]
         let mut counts = vec![0; n * n];
-        let near = self.cosines.chunks_exact(self.k);
-        let near = near.zip(self.classes.chunks_exact(self.k));
-        for ((cosines, classes), actual) in near.zip(&self.actual) {
-            let predicted = predict(&cosines[..k], &classes[..k], temperature, n);
-            counts[*actual as usize * n + predicted as usize] += 1;
+        for (actual, predicted) in pairs {
+            assert!((predicted as usize) < n, "class {predicted} of {n}");
+            counts[actual as usize * n + predicted as usize] += 1;
         }
         let percent = |right: usize, of: usize| 100.0 * right as f64 / of as f64;
         let per_class: Vec<ClassResult> = names
@@ -108,8 +121,9 @@ impl Neighbours {
         // Stable: equal ones stay in the order of the classes.
         confusions.sort_by_key(|c| std::cmp::Reverse(c.queries));
         let right = per_class.iter().map(|c| c.right).sum();
-        Tally {
-            top1: percent(right, self.actual.len()),
+        let queries = per_class.iter().map(|c| c.queries).sum();
+        Self {
+            top1: percent(right, queries),
             per_class,
             confusions,
         }

@@ -8,8 +8,37 @@ use crate::nn::{cross_entropy, l2_normalize};
 /// the positive of row i of the queries, all others are negatives. Mean over
 /// the queries. Gradients flow into both.
 pub fn info_nce(b: &Builder, q: Value, k: Value, tau: f64) -> Result<Value> {
-    let logits = similarities(b, l2_normalize(b, q)?, l2_normalize(b, k)?)?;
-    own_row(b, b.scale(logits, 1.0 / tau)?)
+    own_row(b, logits(b, q, k, tau)?)
+}
+
+/// The cosines of all queries with all keys, over the temperature: [N, N].
+pub(super) fn logits(b: &Builder, q: Value, k: Value, tau: f64) -> Result<Value> {
+    let cosines = similarities(b, l2_normalize(b, q)?, l2_normalize(b, k)?)?;
+    b.scale(cosines, 1.0 / tau)
+}
+
+/// What [`logits`] tell: the mean logit of a query with its own key and with
+/// another's, and the share of queries whose own key is nearer than every
+/// other.
+pub(super) fn retrieval(b: &Builder, logits: Value) -> Result<Vec<(&'static str, Value)>> {
+    let _scope = b.scope("retrieval");
+    let logits = b.stop_gradient(logits)?;
+    let places = logits.shape.with_dtype(DType::I32);
+    let own = b.compare(Comparison::Eq, b.iota(places, 0)?, b.iota(places, 1)?)?;
+    let zero = b.full_like(logits, 0.0)?;
+    let positive = b.sum(b.select(own, logits, zero)?, &[1])?;
+    let others = b.sum_all(b.select(own, zero, logits)?)?;
+    let rows = logits.dim(0);
+    let pairs = (rows * rows.saturating_sub(1)).max(1);
+    // Equal to another key is not found: in a collapse all are equal.
+    let rivals = b.select(own, b.full_like(logits, f64::NEG_INFINITY)?, logits)?;
+    let nearest = b.reduce_max(rivals, &[1])?;
+    let found = b.convert(b.compare(Comparison::Gt, positive, nearest)?, DType::F32)?;
+    Ok(vec![
+        ("positive_logit", b.mean(positive, &[0])?),
+        ("negative_logit", b.scale(others, 1.0 / pairs as f64)?),
+        ("key_found", b.mean(found, &[0])?),
+    ])
 }
 
 /// SimCLR's loss, NT-Xent (Chen et al. 2020, Eq. 1): as [`info_nce`] in both
@@ -38,7 +67,7 @@ fn similarities(b: &Builder, x: Value, y: Value) -> Result<Value> {
 }
 
 /// Cross entropy of row i's logits against label i.
-fn own_row(b: &Builder, logits: Value) -> Result<Value> {
+pub(super) fn own_row(b: &Builder, logits: Value) -> Result<Value> {
     let rows = logits.shape.with_dims(&[logits.dim(0)]);
     cross_entropy(b, logits, b.iota(rows.with_dtype(DType::I32), 0)?)
 }

@@ -15,8 +15,9 @@
 //! are those of the whole batch, over all devices. Options: no predictor, no
 //! BN in the heads, BN over both crops together, 1 in place of 2 tau.
 
+use super::contrastive::{logits, own_row, retrieval};
 use super::siamese::{self, Pass, view};
-use super::{Forward, Method, Step, info_nce, never_held, nothing_to_prepare};
+use super::{Forward, Method, Step, never_held, nothing_to_prepare};
 use crate::config::{LossScale, Method as Config, RunConfig};
 use crate::graph::Result;
 
@@ -51,14 +52,17 @@ fn forward(step: &Step) -> Result<Forward> {
     let Pass { features, z, q, k } = siamese::pass(step)?;
 
     let _scope = b.scope("loss");
-    let ctr = |of: usize| {
-        let k = view(b, k, 1 - of)?;
-        let loss = info_nce(b, view(b, q, of)?, k, temperature(method))?;
-        b.scale(loss, loss_scale(method))
+    let logits = |of: usize| {
+        let (q, k) = (view(b, q, of)?, view(b, k, 1 - of)?);
+        logits(b, q, k, temperature(method))
     };
+    let logits = [logits(0)?, logits(1)?];
+    let ctr = |of: usize| b.scale(own_row(b, logits[of])?, loss_scale(method));
+    let mut metrics = vec![siamese::output_std(b, view(b, z, 0)?)?];
+    metrics.extend(retrieval(b, logits[0])?);
     Ok(Forward {
         loss: b.add(ctr(0)?, ctr(1)?)?,
         features: view(b, features, 0)?,
-        metrics: vec![siamese::output_std(b, view(b, z, 0)?)?],
+        metrics,
     })
 }

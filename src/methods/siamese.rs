@@ -5,7 +5,7 @@ use super::{Chunks, Pictures, Step};
 use crate::config::{CropPass, Crops, Head, RunConfig};
 use crate::graph::{Builder, GraphError, Result, Value};
 use crate::models::{self, Trunk, compute_dtype, head, projector_name};
-use crate::nn::{Mode, Role, Site, Spec, Variables, l2_normalize, under};
+use crate::nn::{Mode, Role, Site, Spec, Variables, relative_std, under};
 
 const BASE: &str = "base_encoder";
 const MOMENTUM: &str = "momentum_encoder";
@@ -218,15 +218,8 @@ fn apply_head(step: &Step, site: &Site, config: &Head, x: Value) -> Result<Value
     }
 }
 
-/// How far the normalised projections `z` [N, D] of the first view spread: the
-/// standard deviation over the batch of each element, mean over the elements,
-/// times sqrt(D). About 1 where they spread over the sphere, 0 where all are
-/// one (Chen and He 2021, Sec. 4.1).
+/// How far the projections `z` [N, D] of the first view spread.
 pub fn output_std(b: &Builder, z: Value) -> Result<(&'static str, Value)> {
     let _scope = b.scope("output_std");
-    let z = l2_normalize(b, b.stop_gradient(z)?)?;
-    let centred = b.sub(z, b.mean(z, &[0])?)?;
-    let std = b.sqrt(b.mean(b.mul(centred, centred)?, &[0])?)?;
-    let mean = b.mean(std, &[0])?;
-    Ok(("output_std", b.scale(mean, (z.dim(1) as f64).sqrt())?))
+    Ok(("output_std", relative_std(b, b.stop_gradient(z)?)?))
 }

@@ -14,6 +14,7 @@
 //! with BN after every layer, no predictor, no other state. BN is over both
 //! crops together (appendix A, "BatchNorm").
 
+use super::contrastive::{logits, retrieval};
 use super::moco_v3::{loss_scale, temperature};
 use super::siamese::{self, Encoder, view};
 use super::{Forward, Method, Step, info_nce, never_held, nothing_to_prepare, nt_xent};
@@ -52,9 +53,11 @@ fn forward(step: &Step) -> Result<Forward> {
         }
         _ => nt_xent(b, z[0], z[1], tau)?,
     };
+    let mut metrics = vec![siamese::output_std(b, z[0])?];
+    metrics.extend(retrieval(b, logits(b, z[0], z[1], tau)?)?);
     Ok(Forward {
         loss: b.scale(loss, loss_scale(method))?,
         features: view(b, features, 0)?,
-        metrics: vec![siamese::output_std(b, z[0])?],
+        metrics,
     })
 }

@@ -14,6 +14,11 @@ pub fn l2_normalize(b: &Builder, x: Value) -> Result<Value> {
 /// Softmax cross-entropy of `logits` [N, classes] against `labels` (i32 [N]),
 /// mean over the rows.
 pub fn cross_entropy(b: &Builder, logits: Value, labels: Value) -> Result<Value> {
+    b.mean(cross_entropies(b, logits, labels)?, &[0])
+}
+
+/// As [`cross_entropy`], that of each row: [N].
+pub fn cross_entropies(b: &Builder, logits: Value, labels: Value) -> Result<Value> {
     let highest = b.stop_gradient(b.reduce_max(logits, &[1])?)?;
     let shifted = b.sub(logits, b.spread(highest, logits, &[1])?)?;
     let total = b.log(b.sum(b.exp(shifted)?, &[1])?)?;
@@ -22,5 +27,18 @@ pub fn cross_entropy(b: &Builder, logits: Value, labels: Value) -> Result<Value>
     let wanted = b.compare(crate::graph::ops::Comparison::Eq, classes, labels)?;
     let picked = b.select(wanted, shifted, b.full_like(shifted, 0.0)?)?;
     let picked = b.sum(picked, &[1])?;
-    b.mean(b.sub(total, picked)?, &[0])
+    b.sub(total, picked)
+}
+
+/// How far the directions of the rows of `x` [N, D] spread: the standard
+/// deviation over the rows of each element of the normalised rows, mean over
+/// the elements, times sqrt(D). About 1 where they spread over the sphere, 0
+/// where all are one (Chen and He 2021, Sec. 4.1).
+pub fn relative_std(b: &Builder, x: Value) -> Result<Value> {
+    let x = l2_normalize(b, x)?;
+    let mean = b.mean(x, &[0])?;
+    let centred = b.sub(x, b.spread(mean, x, &[0])?)?;
+    let std = b.sqrt(b.mean(b.mul(centred, centred)?, &[0])?)?;
+    let mean = b.mean(std, &[0])?;
+    b.scale(mean, (x.dim(1) as f64).sqrt())
 }

@@ -15,7 +15,7 @@ use adamw::AdamW;
 use lamb::Lamb;
 use lars::Lars;
 use moments::Moments;
-use sgd::Sgd;
+pub use sgd::Sgd;
 
 use crate::config::{Optimizer, Rule};
 use crate::graph::ops::Comparison;
@@ -113,9 +113,10 @@ pub fn update(
 
 /// Learning rate and decay of a parameter in one step.
 #[derive(Clone, Copy, Debug)]
-struct Pace {
-    lr: Value,
-    weight_decay: f64,
+pub struct Pace {
+    /// A scalar, or of the parameter's shape.
+    pub lr: Value,
+    pub weight_decay: f64,
 }
 
 /// A rule with what its parameters share in one step.

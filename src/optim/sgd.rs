@@ -11,6 +11,7 @@
 use super::Pace;
 use crate::graph::{Builder, Result, Value};
 
+#[derive(Clone, Copy, Debug)]
 pub struct Sgd {
     pub momentum: f64,
     pub pace: Pace,
@@ -20,6 +21,7 @@ impl Sgd {
     /// PyTorch's name.
     pub const SLOTS: &[&str] = &["momentum_buffer"];
 
+    /// The new value and the new buffer of a parameter `p` with gradient `g`.
     pub fn update(&self, b: &Builder, p: Value, g: Value, buf: Value) -> Result<(Value, Value)> {
         let g = b.add(g, b.scale(p, self.pace.weight_decay)?)?;
         let buf = b.add(b.scale(buf, self.momentum)?, g)?;

@@ -4,7 +4,9 @@ pub mod agreement;
 pub mod augment;
 pub mod features;
 pub mod knn_queue;
+pub mod monitors;
 pub mod neighbours;
+pub mod probe_step;
 pub mod summary;
 pub mod train_step;
 

@@ -3,7 +3,7 @@
 
 use super::augment::augment;
 use super::knn_queue::{self, Queue, Samples, Vote};
-use super::{HostArray, Program, mesh};
+use super::{HostArray, Program, mesh, monitors};
 use crate::config::{OptimizerSharding, RunConfig};
 use crate::data::augment::COLUMNS;
 use crate::graph::block::Lowering;
@@ -169,8 +169,16 @@ pub fn build(spec: &TrainStep) -> Result<Program> {
             )?;
         }
     }
-    let mut metrics = vec![("loss", forward.loss), ("grad_norm", update.gradient_norm)];
-    metrics.extend(forward.metrics);
+    let mut metrics = vec![
+        ("loss".to_owned(), forward.loss),
+        ("grad_norm".to_owned(), update.gradient_norm),
+    ];
+    if config.monitor.in_step {
+        let named = forward.metrics.into_iter();
+        metrics.extend(named.map(|(name, value)| (name.to_owned(), value)));
+        let gradients = updates.iter().map(|u| (u.name.as_str(), u.gradient));
+        metrics.extend(monitors::of_step(&b, gradients, forward.features)?);
+    }
     if let (Some(queue), Some(batch)) = (&old_queue, &batch.monitored) {
         let samples = Samples {
             features: forward.features,
@@ -186,11 +194,15 @@ pub fn build(spec: &TrainStep) -> Result<Program> {
         for (name, value) in QUEUE.iter().zip(queue_values(&queue)) {
             replicated_output(&b, name, value)?;
         }
-        metrics.push(("knn_top1", top1));
+        metrics.push(("knn_top1".to_owned(), top1));
+        if config.monitor.in_step {
+            let rank = monitors::effective_rank(&b, &queue, batch.classify)?;
+            metrics.push(("effective_rank".to_owned(), rank));
+        }
     }
     if let Some(stop) = batch.stop {
         let any = b.reduce_max(stop, &[0])?;
-        metrics.push((STOP, b.convert(any, DType::F32)?));
+        metrics.push((STOP.to_owned(), b.convert(any, DType::F32)?));
     }
     let values: Vec<Value> = metrics.iter().map(|(_, value)| *value).collect();
     let all = b.stack(&values)?;
@@ -200,7 +212,7 @@ pub fn build(spec: &TrainStep) -> Result<Program> {
         graph: b.finish()?,
         mesh: mesh(config),
         state,
-        metrics: metrics.iter().map(|(name, _)| (*name).into()).collect(),
+        metrics: metrics.into_iter().map(|(name, _)| name).collect(),
     })
 }
 

@@ -8,10 +8,12 @@ use anyhow::Result;
 use serde_json::{Map, Value};
 
 use super::events::{Event, Severity, read_events};
+use super::health_of;
 use super::metrics::read_metrics;
 use super::svg::{Series, chart, number};
 use super::terminal::duration;
 use crate::checkpoint::{RunDir, atomic};
+use crate::monitor::{Health, Verdict};
 
 /// The page lists so many events, the newest; all are in `events.jsonl`.
 const MAX_EVENTS: usize = 200;
@@ -63,6 +65,7 @@ fn page(run: &RunDir, config: &Value, metrics: &[Map<String, Value>], events: &[
         include_str!("style.css"),
         escape(title.unwrap_or("A pre-training run of xla-moco"))
     );
+    out.push_str(&verdict(&health_of(config, metrics)));
     out.push_str(&tiles(config, metrics, events));
     out.push_str(&charts(metrics));
     out.push_str(&facts(config));
@@ -77,6 +80,22 @@ fn page(run: &RunDir, config: &Value, metrics: &[Map<String, Value>], events: &[
     }
     out.push_str("</body>\n</html>\n");
     out
+}
+
+fn verdict(health: &Health) -> String {
+    let class = match health.verdict {
+        Verdict::Healthy | Verdict::TooEarly => "info",
+        Verdict::Unstable | Verdict::Degrading => "warning",
+        _ => "error",
+    };
+    let mut out = format!(
+        "<h2>Health</h2>\n<div class=\"card verdict {class}\"><b>{}</b>",
+        health.verdict
+    );
+    for reason in &health.reasons {
+        let _ = write!(out, "<p>{}</p>", escape(reason));
+    }
+    out + "</div>\n"
 }
 
 fn tiles(config: &Value, metrics: &[Map<String, Value>], events: &[Event]) -> String {
@@ -164,6 +183,11 @@ fn charts(metrics: &[Map<String, Value>]) -> String {
         false,
     );
     figure("kNN on training pictures, %", "knn_top1", None, false);
+    figure("Gradient norm", "grad_norm", None, true);
+    figure("Spread of outputs", "output_std", None, true);
+    figure("Spread of features", "feature_std", None, true);
+    figure("Effective rank of features", "effective_rank", None, true);
+    figure("Queries that find their key", "key_found", None, true);
     figure("Learning rate", "lr", None, true);
     figure("Momentum of the key encoder", "momentum", None, false);
     figure("Images a second", "images_per_second", None, true);

@@ -65,6 +65,11 @@ impl Record {
         self.step
     }
 
+    /// What is written.
+    pub fn line(&self) -> &Map<String, Value> {
+        &self.line
+    }
+
     /// The values by key, for TensorBoard; NaN and infinity as they are.
     pub fn scalars(&self) -> &[(String, f32)] {
         &self.scalars

@@ -20,8 +20,32 @@ mod svg;
 mod tensorboard;
 mod terminal;
 
+use anyhow::Result;
 pub use events::{Event, EventLog, Severity, read_events};
 pub use html::write_html;
 pub use metrics::{MetricsWriter, Record, read_metrics};
+use serde_json::Value;
 pub use tensorboard::TensorBoard;
+
+use crate::checkpoint::RunDir;
+use crate::monitor::{Health, Monitor, Verdict};
+
 pub use terminal::{Progress, StepReport, init_logging, screen};
+
+/// The verdict on a run, from its folder alone.
+pub fn health(run: &RunDir) -> Result<Health> {
+    let config = run.read_config()?.unwrap_or(Value::Null);
+    Ok(health_of(&config, &read_metrics(run)?))
+}
+
+fn health_of(config: &Value, metrics: &[serde_json::Map<String, Value>]) -> Health {
+    let monitor = Monitor::of_run(config, metrics);
+    monitor.map_or_else(
+        || Health {
+            verdict: Verdict::TooEarly,
+            reasons: Vec::new(),
+            step: 0,
+        },
+        |monitor| monitor.health(),
+    )
+}

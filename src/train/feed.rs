@@ -57,6 +57,7 @@ pub fn loader(
         seed: config.seed,
         batch: config.batch,
         px: config.model.image_size as u32,
+        views: 2,
         augment: config.augment.clone(),
         workers: config.data.worker_count(),
         prefetch: config.data.prefetch,

@@ -49,6 +49,7 @@ use anyhow::Result;
 
 use crate::checkpoint::RunDir;
 use crate::config::RunConfig;
+use crate::monitor::Health;
 use crate::{pjrt, report};
 use folder::Folder;
 use hosts::Hosts;
@@ -103,6 +104,8 @@ pub struct Outcome {
     pub total_steps: u64,
     /// Held-out kNN in percent by step, of the whole run.
     pub held_out: Vec<(u64, f64)>,
+    /// The verdict on the whole run.
+    pub health: Health,
     /// What this process trained; none where there was nothing to do.
     pub trained: Option<Trained>,
 }
@@ -123,8 +126,9 @@ pub struct Trained {
 ///
 /// # Errors
 /// [`crate::error::BadInput`] for data, a folder or a checkpoint that do not
-/// fit the configuration; any other error is a failure of the run, and the
-/// same call resumes it.
+/// fit the configuration; [`crate::error::Unhealthy`] where the configuration
+/// asks to stop a run that has diverged; any other error is a failure of the
+/// run, and the same call resumes it.
 pub fn run(options: &Options) -> Result<Outcome> {
     let config = &options.config;
     let stop = StopRequest::on_signals()?;
@@ -151,6 +155,7 @@ pub fn run(options: &Options) -> Result<Outcome> {
             step: folder.step(),
             total_steps: plan.schedule.total_steps,
             trained: None,
+            health: report::health(&folder.run)?,
             run: folder.run,
         });
     }
@@ -194,6 +199,7 @@ pub fn run(options: &Options) -> Result<Outcome> {
     report::write_html(&folder.run)?;
     Ok(Outcome {
         end,
+        health: report::health(&folder.run)?,
         held_out: held_out::history(&folder.run)?,
         step,
         total_steps: plan.schedule.total_steps,

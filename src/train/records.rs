@@ -14,14 +14,16 @@ use crate::checkpoint::Saved;
 use crate::config::RunConfig;
 use crate::data::Corrupt;
 use crate::methods;
+use crate::monitor::{Monitor, Reading, Setting};
 use crate::report::{
     EventLog, MetricsWriter, Progress, Record, Severity, StepReport, TensorBoard, read_metrics,
 };
 
 /// The metric that every program has.
 const LOSS: &str = "loss";
-/// The metric that is there only where the batch was classified.
 const KNN: &str = "knn_top1";
+/// The metrics that are there only where the batch was classified.
+const CLASSIFIED: [&str; 2] = [KNN, "effective_rank"];
 
 /// The writers of a run's folder. After a resume all of them go on right
 /// after the checkpoint's step.
@@ -31,6 +33,7 @@ pub struct Records {
     events: EventLog,
     corrupt: CorruptList,
     progress: Progress,
+    monitor: Monitor,
     pub clock: Clock,
     config: RunConfig,
     plan: Plan,
@@ -45,10 +48,13 @@ impl Records {
         let metrics = MetricsWriter::open(run, folder.step())?;
         let trained = match resume {
             // The lines after the checkpoint are cut by now.
-            Some(_) => read_metrics(run)?.pop(),
-            None => None,
+            Some(_) => read_metrics(run)?,
+            None => Vec::new(),
         };
-        let seconds = trained.and_then(|line| line.get("seconds")?.as_f64());
+        let seconds = trained
+            .last()
+            .and_then(|line| line.get("seconds")?.as_f64());
+        let setting = Setting::new(config, plan.schedule.warmup_steps);
         let mut board = TensorBoard::create(run, resume)?;
         let as_text = format!("```json\n{:#}\n```", config.to_value());
         board.text(folder.step(), "config", &as_text)?;
@@ -58,6 +64,7 @@ impl Records {
             events: EventLog::open(run, resume)?,
             corrupt: CorruptList::open(run, resume.is_some())?,
             progress: Progress::new(plan.stop),
+            monitor: Monitor::of_lines(setting, &trained),
             clock: Clock::new(seconds.unwrap_or(0.0)),
             config: config.clone(),
             plan: plan.clone(),
@@ -86,7 +93,8 @@ impl Records {
         };
         let loss = value(LOSS).context("the program has no metric named loss")?;
         // NaN says that there was nothing to classify against.
-        let knn = value(KNN).filter(|knn| knn.is_finite() && self.plan.classifies(finished.step));
+        let classified = |value: &f32| value.is_finite() && self.plan.classifies(finished.step);
+        let knn = value(KNN).filter(classified);
 
         let (step, update) = (finished.step, finished.step - 1);
         let (config, plan) = (&self.config, &self.plan);
@@ -101,13 +109,11 @@ impl Records {
             .f64("images_per_second", batch * took.steps_per_second())
             .f64("input_wait", took.input_wait())
             .f64("seconds", self.clock.seconds());
-        for (name, &value) in names.iter().zip(values) {
-            if name != LOSS && name != KNN {
-                record = record.f32(name, value);
+        for (name, value) in names.iter().zip(values) {
+            let is_there = !CLASSIFIED.contains(&name.as_str()) || classified(value);
+            if name != LOSS && is_there {
+                record = record.f32(name, *value);
             }
-        }
-        if let Some(knn) = knn {
-            record = record.f32(KNN, knn);
         }
         self.metrics.write(&record)?;
         self.written = step;
@@ -123,7 +129,24 @@ impl Records {
             images_per_second: batch * recent.steps_per_second(),
             input_wait: recent.input_wait(),
         });
+        if let Some(reading) = Reading::of(record.line()) {
+            self.found(&reading)?;
+        }
         Ok(loss)
+    }
+
+    /// Lets the detectors see a step, and tells what they find.
+    fn found(&mut self, reading: &Reading) -> Result<()> {
+        for finding in self.monitor.observe(reading) {
+            let severity = match finding.kind.is_fatal() {
+                true => Severity::Error,
+                false => Severity::Warning,
+            };
+            self.board.text(finding.step, "events", &finding.message)?;
+            let (kind, evidence) = (finding.kind.name(), Value::Object(finding.evidence));
+            self.tell(finding.step, kind, severity, &finding.message, evidence)?;
+        }
+        Ok(())
     }
 
     /// What this process is about to do.

@@ -67,7 +67,8 @@ pub const MODULES: &[Module] = &[
     with_io("pjrt", &["graph::DType", "error", "hash"]),
     with_io("data", &["config::Augment", "error", "hash", "rng"]),
     with_io("checkpoint", &["error", "hash"]),
-    with_io("report", &["checkpoint", "error"]),
+    pure("monitor", &["config"]),
+    with_io("report", &["checkpoint", "error", "monitor"]),
     // What ties them together.
     Module {
         name: "eval",

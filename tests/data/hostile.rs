@@ -71,6 +71,7 @@ fn config(batch: usize) -> LoaderConfig {
         seed: 0,
         batch,
         px: 8,
+        views: 2,
         augment: Augment::default(),
         workers: 2,
         prefetch: 2,

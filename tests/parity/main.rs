@@ -6,6 +6,7 @@ mod fixture;
 mod layers;
 mod methods;
 mod optimizer;
+mod probe;
 mod resnet50;
 mod step;
 #[path = "../support/mod.rs"]

@@ -129,12 +129,13 @@ fn three_steps_agree(fixture: &Tensors, case: &str, config: &RunConfig) {
             metrics[0],
             losses[t]
         );
-        // SimSiam's loss is a negative cosine.
-        let others = &metrics[1..];
-        assert!(
-            metrics[0].is_finite() && others.iter().all(|x| x.is_finite() && *x > 0.0),
-            "{names:?}: {metrics:?}"
-        );
+        for (name, x) in names.iter().zip(metrics) {
+            // SimSiam's loss is a negative cosine, a logit has either sign, and no
+            // key may be found yet.
+            let may_be_zero = name.ends_with("_logit") || name == "key_found" || name == "loss";
+            let sound = x.is_finite() && (may_be_zero || *x > 0.0);
+            assert!(sound, "{case}, step {t}: {name} is {x}");
+        }
     }
     let expected = part(fixture, &format!("{case}.final"));
     assert!(expected.len() > 6, "{case}");

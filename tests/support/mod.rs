@@ -1,6 +1,8 @@
 //! What the tests of the runtime share.
 #![allow(dead_code)] // Each test binary uses its part.
 
+pub mod evaluation;
+
 use std::process::Command;
 use std::sync::Arc;
 

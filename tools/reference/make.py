@@ -25,6 +25,7 @@ import layers
 import methods_torch
 import optim
 import optim_torch
+import probe_torch
 import training
 
 MAKERS = {
@@ -38,6 +39,7 @@ MAKERS = {
     "lamb": optim_torch.build_lamb,
     "lars": optim_torch.build_lars,
     "sgd": optim_torch.build_sgd,
+    "probe": probe_torch.build,
     "schedules": optim.build_schedules,
     "augment": augment.build,
 }

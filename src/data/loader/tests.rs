@@ -10,6 +10,7 @@ fn config(workers: usize) -> LoaderConfig {
         seed: 5,
         batch: 8,
         px: PX,
+        views: 2,
         augment: Augment::default(),
         workers,
         prefetch: 2,

@@ -1,0 +1,285 @@
+//! What evaluations of a checkpoint share: which checkpoint, which pictures,
+//! and what is said of them with every number.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use serde_json::{Value as Json, json};
+
+use super::PjrtArgs;
+use crate::bad_input;
+use crate::checkpoint::{self, Dtype, Loaded, RunDir, Snapshot};
+use crate::config::{Override, RunConfig};
+use crate::data::Dataset;
+use crate::eval::vote::{ClassResult, Confusion};
+use crate::graph::Shape;
+use crate::pjrt::install::{self, ResolveOptions};
+use crate::pjrt::{Buffer, Client, ClientOptions, CompileCache};
+use crate::train::{self, Places};
+
+/// Confusions that the text shows.
+const CONFUSIONS: usize = 5;
+
+#[derive(Debug, clap::Args)]
+pub struct EvalArgs {
+    /// A run folder (its newest checkpoint) or one checkpoint
+    #[arg(long, value_name = "RUN|CHECKPOINT")]
+    pub checkpoint: PathBuf,
+
+    /// Labelled training pictures; by default those of the run
+    #[arg(long, value_name = "TRAIN")]
+    pub data: Option<String>,
+
+    /// Labelled test pictures; by default the test split that belongs to the
+    /// training pictures
+    #[arg(long, value_name = "TEST")]
+    pub test: Option<String>,
+
+    /// Set one key of the run's configuration, such as data.workers=4
+    #[arg(long, value_name = "KEY=JSON")]
+    pub set: Vec<Override>,
+
+    /// Print one JSON object (top1 in percent) and nothing else
+    #[arg(long)]
+    pub json: bool,
+
+    #[command(flatten)]
+    pub pjrt: PjrtArgs,
+}
+
+/// A checkpoint, the configuration of its run, and the pictures.
+pub(super) struct Subject {
+    pub loaded: Loaded,
+    pub config: RunConfig,
+    pub data: Sets,
+    set: Vec<Override>,
+}
+
+impl Subject {
+    /// # Errors
+    /// [`bad_input!`] for a checkpoint, a configuration or data that cannot be
+    /// used.
+    pub fn open(args: &EvalArgs) -> Result<Self> {
+        let loaded = checkpoint::open(&args.checkpoint)?;
+        let config = config_of(&loaded.path, &args.set)?;
+        Ok(Self {
+            data: open(&config, args)?,
+            loaded,
+            config,
+            set: args.set.clone(),
+        })
+    }
+
+    /// The checkpoint's variables on the first device.
+    ///
+    /// # Errors
+    /// [`bad_input!`] if one is missing or has another shape.
+    pub fn upload(
+        &self,
+        client: &Client,
+        variables: &[(String, Shape)],
+    ) -> Result<Vec<(String, Buffer)>> {
+        upload(client, &self.loaded.snapshot, variables)
+            .with_context(|| format!("the checkpoint {}", self.loaded.path.display()))
+    }
+
+    /// What features a number is of.
+    pub fn layer(&self) -> String {
+        format!("{}, base encoder", self.config.model.features_are())
+    }
+
+    /// How pictures that are not augmented are cut.
+    pub fn crop(&self) -> String {
+        let px = self.config.model.image_size;
+        format!(
+            "shorter side to {}, central {px} x {px}; pictures of {px} x {px} as they are",
+            px * 256 / 224
+        )
+    }
+
+    pub fn checkpoint(&self) -> Json {
+        json!({
+            "path": self.loaded.path,
+            "step": self.loaded.manifest.step,
+            "sha256": self.loaded.manifest.state_sha256,
+        })
+    }
+
+    /// What the configuration was told on the command line.
+    pub fn told(&self) -> Vec<String> {
+        self.set.iter().map(Override::to_string).collect()
+    }
+}
+
+/// The plugin's client, and where compiled programs are kept.
+pub(super) fn client(args: &PjrtArgs) -> Result<(Arc<Client>, Option<CompileCache>)> {
+    let plugin = install::load(&args.pjrt, &ResolveOptions::default())?;
+    let client = Client::new(&plugin, &ClientOptions::default())?;
+    let cache = match args.no_compile_cache {
+        true => None,
+        false => Some(CompileCache::of_user()?),
+    };
+    Ok((client, cache))
+}
+
+/// A set of pictures, so many of which were used.
+pub(super) fn set(name: &str, data: &Dataset, used: usize) -> Result<Json> {
+    Ok(json!({
+        "path": name,
+        "pictures": used,
+        "fingerprint": data.fingerprint()?,
+    }))
+}
+
+/// Lines of a report for people: words, and where in the JSON their values
+/// stand.
+pub(super) fn lines(report: &Json, what: &[(&str, &str)]) -> Result<String> {
+    let mut text = String::new();
+    for (what, pointer) in what {
+        writeln!(text, "{what:<12}{}", word(report, pointer))?;
+    }
+    Ok(text)
+}
+
+/// A line for each set of pictures, by its key in the JSON.
+pub(super) fn set_lines(report: &Json, keys: &[&str]) -> Result<String> {
+    let mut text = String::new();
+    for what in keys {
+        let [path, pictures, fingerprint] =
+            ["path", "pictures", "fingerprint"].map(|key| word(report, &format!("/{what}/{key}")));
+        writeln!(text, "{what:<12}{pictures} of {path} ({fingerprint:.12})")?;
+    }
+    Ok(text)
+}
+
+fn word(report: &Json, pointer: &str) -> String {
+    match report.pointer(pointer) {
+        Some(Json::String(word)) => word.clone(),
+        Some(other) => other.to_string(),
+        None => String::new(),
+    }
+}
+
+/// The classes one by one, and which were confused.
+pub(super) fn by_class(per_class: &[ClassResult], confusions: &[Confusion]) -> Result<String> {
+    let mut text = String::new();
+    writeln!(text, "\nby class")?;
+    let names = per_class.iter().map(|c| c.name.chars().count());
+    let width = names.max().unwrap_or(0);
+    for class in per_class {
+        let top1 = class.top1.map_or("-".into(), |x| format!("{x:.2}%"));
+        let (name, right, queries) = (&class.name, class.right, class.queries);
+        writeln!(text, "  {name:<width$} {top1:>8}  {right} of {queries}")?;
+    }
+    if !confusions.is_empty() {
+        writeln!(text, "\nmost often confused")?;
+    }
+    for pair in confusions.iter().take(CONFUSIONS) {
+        let (actual, predicted) = (&pair.actual, &pair.predicted);
+        writeln!(
+            text,
+            "  {:>6}  {actual} taken for {predicted}",
+            pair.queries
+        )?;
+    }
+    Ok(text)
+}
+
+/// The configuration of the run that a checkpoint lies in, `RUN/checkpoints/`.
+fn config_of(checkpoint: &Path, set: &[Override]) -> Result<RunConfig> {
+    let real = checkpoint
+        .canonicalize()
+        .with_context(|| format!("cannot open {}", checkpoint.display()))?;
+    let root = real.ancestors().nth(2).unwrap_or(&real);
+    let written = RunDir::open(root)?.read_config()?.ok_or_else(|| {
+        bad_input!(
+            "the checkpoint {} lies in no run: expected the run's config.json in {}",
+            checkpoint.display(),
+            root.display()
+        )
+    })?;
+    RunConfig::from_written(written, set)
+        .with_context(|| format!("configuration {}", root.join("config.json").display()))
+}
+
+/// Training and test pictures, and what they are called.
+pub(super) struct Sets {
+    pub train: Arc<Dataset>,
+    pub train_name: String,
+    pub test: Arc<Dataset>,
+    pub test_name: String,
+}
+
+/// Opens the pictures. With --data and --test each is all that is
+/// there; what is not given belongs to the other, or to the run.
+fn open(config: &RunConfig, args: &EvalArgs) -> Result<Sets> {
+    let at = |path: &str| train::at(&config.data, path);
+    let Places {
+        train: train_at,
+        beside,
+    } = match &args.data {
+        Some(path) => Places {
+            train: at(path),
+            beside: at(path),
+        },
+        None => Places::of(&config.data),
+    };
+    let train = match (&args.data, &args.test) {
+        (Some(_), Some(_)) => Dataset::open(&train_at)?,
+        _ => Dataset::open_train(&train_at)?,
+    };
+    if !train.is_labelled() {
+        return Err(bad_input!(
+            "{} has no labels, and only labelled pictures can tell classes: give --data a folder \
+             of class folders, labelled tar files or CIFAR's files, and --test the like",
+            train_at.path
+        ));
+    }
+    let of_run = config.data.test.as_ref().filter(|_| args.data.is_none());
+    let (test, test_name) = match args.test.as_ref().or(of_run) {
+        Some(path) => {
+            let mut test = Dataset::open(&at(path))?;
+            test.align_labels(train.classes())
+                .with_context(|| format!("{path} against {}", train_at.path))?;
+            (test, path.clone())
+        }
+        None => {
+            let test = Dataset::open_test(&beside, &train)?.ok_or_else(|| {
+                bad_input!("no test split belongs to {}: give --test", train_at.path)
+            })?;
+            (test, format!("test split of {}", beside.path))
+        }
+    };
+    Ok(Sets {
+        train: Arc::new(train),
+        train_name: train_at.path,
+        test: Arc::new(test),
+        test_name,
+    })
+}
+
+/// The variables of the backbone on the first device.
+fn upload(
+    client: &Client,
+    state: &Snapshot,
+    variables: &[(String, Shape)],
+) -> Result<Vec<(String, Buffer)>> {
+    let device = &client.devices()[0];
+    let put = |(name, shape): &(String, Shape)| {
+        let found = state
+            .get(name)
+            .ok_or_else(|| bad_input!("it has no tensor {name}, which the run's model needs"))?;
+        if found.dtype != Dtype::F32 || found.shape != shape.dims() {
+            return Err(bad_input!(
+                "its tensor {name} is {:?} {:?}; the run's model needs {shape}",
+                found.dtype,
+                found.shape
+            ));
+        }
+        let buffer = client.buffer_from_host(&found.data, shape.dtype, shape.dims(), device)?;
+        Ok((name.clone(), buffer))
+    };
+    variables.iter().map(put).collect()
+}

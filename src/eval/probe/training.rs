@@ -1,0 +1,247 @@
+//! The classifiers while they are trained.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use super::super::extract::Features;
+use super::feed::Feed;
+use super::{LinearProbe, Rate, choose};
+use crate::config::ResolvedSchedule;
+use crate::graph::{DType, Input, Shape};
+use crate::pjrt::{Arg, Buffer, CompileOptions, Executable, Pending, Program};
+use crate::programs;
+use crate::programs::probe_step::{self, Probe, Source};
+
+/// Steps under way on the device.
+const IN_FLIGHT: usize = 2;
+/// Features classified at once.
+const QUERIES: usize = 1024;
+/// How often an epoch that takes long says where it is.
+const NEWS_EVERY: Duration = Duration::from_secs(20);
+
+/// The classifiers on the device while they are trained.
+pub(super) struct Training<'a> {
+    of: &'a LinearProbe,
+    probe: Probe,
+    step: Executable,
+    predict: Executable,
+    state: Vec<Buffer>,
+    /// The step's arguments after the state.
+    inputs: Vec<Input>,
+    feed: Feed,
+    steps_per_epoch: u64,
+    peaks: Vec<f64>,
+}
+
+impl<'a> Training<'a> {
+    pub fn new(of: &'a LinearProbe, cached: Option<Features>) -> Result<Self> {
+        let LinearProbe {
+            config, protocol, ..
+        } = of;
+        let probe = Probe {
+            rates: protocol.base_rates.len(),
+            classes: of.train.classes().len(),
+            dim: config.model.features(),
+            batch_norm: protocol.batch_norm,
+        };
+        let source = match cached {
+            Some(_) => Source::Features,
+            None => Source::Crops(config),
+        };
+        let mut program = probe_step::build(&probe, protocol.batch, source)?;
+        let compile = |program: &programs::Program| -> Result<Executable> {
+            let text = program.text();
+            let (executable, origin) = of.client.compile_cached(
+                &Program { text: &text },
+                &CompileOptions::default(),
+                of.cache.as_ref(),
+            )?;
+            tracing::debug!("{}: from the {origin:?}", program.name);
+            Ok(executable)
+        };
+        let step = compile(&program)?;
+        let predict = compile(&probe_step::predict(&probe, QUERIES)?)?;
+        let feed = match cached {
+            Some(features) => Feed::cached(features, protocol.batch, config.seed)?,
+            None => Feed::decoded(&of.train, config, protocol)?,
+        };
+        let scale = protocol.batch as f64 / 256.0;
+        let state = probe_step::initial_state(&probe, config.seed).into_iter();
+        Ok(Self {
+            of,
+            probe,
+            step,
+            predict,
+            state: state
+                .map(|array| of.upload(&array.data, array.shape))
+                .collect::<Result<_>>()?,
+            inputs: program.graph.inputs.split_off(program.state),
+            steps_per_epoch: feed.steps_per_epoch(),
+            feed,
+            peaks: protocol.base_rates.iter().map(|r| r * scale).collect(),
+        })
+    }
+
+    /// One epoch; what each rate has come to then.
+    pub fn epoch(
+        &mut self,
+        backbone: &[(&str, &Buffer)],
+        epoch: u32,
+        held_out: Option<&Features>,
+    ) -> Result<Vec<Rate>> {
+        let of = self.of;
+        let epochs = of.protocol.epochs;
+        let schedule = ResolvedSchedule {
+            total_steps: epochs.into(),
+            warmup_steps: 0,
+        };
+        let [frozen @ .., lr_input] = &self.inputs[..] else {
+            bail!("the step takes no learning rates");
+        };
+        let given = frozen.len() - self.feed.arrays();
+        let (frozen, fed) = frozen.split_at(given);
+        let find = |input: &Input| -> Result<&Buffer> {
+            let found = backbone.iter().find(|(name, _)| *name == input.name);
+            let found = found.map(|(_, buffer)| *buffer);
+            found.with_context(|| format!("the state has no variable {}", input.name))
+        };
+        let frozen: Vec<&Buffer> = frozen.iter().map(find).collect::<Result<_>>()?;
+        let lr = self
+            .peaks
+            .iter()
+            .map(|peak| schedule.lr(*peak, epoch.into()) as f32);
+        let lr: Vec<u8> = lr.flat_map(f32::to_le_bytes).collect();
+        let lr = of.upload(&lr, lr_input.value.shape)?;
+
+        let mut means = Means::new(self.probe.rates);
+        let mut under_way: VecDeque<Pending> = VecDeque::new();
+        let mut last_news = Instant::now();
+        for step in 0..self.steps_per_epoch {
+            let put = |at: usize, bytes: &[u8]| of.upload(bytes, fed[at].value.shape);
+            let batch = self
+                .feed
+                .next(u64::from(epoch) * self.steps_per_epoch + step, &put)?;
+            let mut arguments: Vec<Arg> = self.state.drain(..).map(Arg::Donate).collect();
+            arguments.extend(frozen.iter().map(|buffer| Arg::Borrow(buffer)));
+            arguments.extend(batch.iter().map(Arg::Borrow));
+            arguments.push(Arg::Borrow(&lr));
+            let mut results = self.step.execute(vec![arguments])?.buffers.remove(0);
+            let metrics = results.pop().context("the step gives no metrics")?;
+            self.state = results;
+            under_way.push_back(metrics.to_host_async()?);
+            if under_way.len() > IN_FLIGHT {
+                means.take(under_way.pop_front())?;
+            }
+            if last_news.elapsed() > NEWS_EVERY {
+                last_news = Instant::now();
+                let (done, all) = (step + 1, self.steps_per_epoch);
+                tracing::info!("epoch {} of {epochs}: step {done} of {all}", epoch + 1);
+            }
+        }
+        while !under_way.is_empty() {
+            means.take(under_way.pop_front())?;
+        }
+        let held_out = held_out
+            .map(|held_out| self.accuracies(held_out))
+            .transpose()?;
+        let rates = means.rates(&of.protocol.base_rates, &self.peaks, held_out.as_deref());
+        tracing::info!("epoch {} of {epochs}: {}", epoch + 1, in_words(&rates));
+        Ok(rates)
+    }
+
+    /// For each rate, the percentage that its classifier is right about.
+    fn accuracies(&self, features: &Features) -> Result<Vec<f64>> {
+        let predicted = self.predict(features)?;
+        let rates = self.probe.rates;
+        let mut right = vec![0usize; rates];
+        for (row, actual) in predicted.chunks_exact(rates).zip(&features.labels) {
+            for (count, class) in right.iter_mut().zip(row) {
+                *count += usize::from(class == actual);
+            }
+        }
+        let percent = |right| 100.0 * right as f64 / features.labels.len() as f64;
+        Ok(right.into_iter().map(percent).collect())
+    }
+
+    /// The classes that the classifiers say, one for each rate, picture by
+    /// picture.
+    pub fn predict(&self, features: &Features) -> Result<Vec<u32>> {
+        let of = self.of;
+        let width = 4 * features.dim;
+        let shape = Shape::new(DType::F32, &[QUERIES, features.dim]);
+        let variables = &self.state[..self.probe.specs().len()];
+        let mut predicted = Vec::with_capacity(features.labels.len() * self.probe.rates);
+        for chunk in features.bytes.chunks(QUERIES * width) {
+            let mut padded = chunk.to_vec();
+            padded.resize(QUERIES * width, 0);
+            let queries = of.upload(&padded, shape)?;
+            let arguments = variables.iter().chain([&queries]).map(Arg::Borrow);
+            let run = self.predict.execute(vec![arguments.collect()])?;
+            let bytes = run.buffers[0][0].to_host()?;
+            let count = chunk.len() / width * self.probe.rates;
+            let words = bytes.as_chunks().0.iter().take(count);
+            predicted.extend(words.map(|word| u32::from_le_bytes(*word)));
+        }
+        Ok(predicted)
+    }
+}
+
+/// Sums of an epoch's metrics: losses, then accuracies.
+struct Means {
+    sums: Vec<f64>,
+    steps: f64,
+}
+
+impl Means {
+    fn new(rates: usize) -> Self {
+        Self {
+            sums: vec![0.0; 2 * rates],
+            steps: 0.0,
+        }
+    }
+
+    fn take(&mut self, metrics: Option<Pending>) -> Result<()> {
+        let Some(metrics) = metrics else {
+            return Ok(());
+        };
+        let bytes = metrics.wait()?;
+        for (sum, word) in self.sums.iter_mut().zip(bytes.as_chunks().0) {
+            *sum += f64::from(f32::from_le_bytes(*word));
+        }
+        self.steps += 1.0;
+        Ok(())
+    }
+
+    fn rates(&self, base: &[f64], peaks: &[f64], held_out: Option<&[f64]>) -> Vec<Rate> {
+        let (losses, right) = self.sums.split_at(base.len());
+        let rate = |at: usize| Rate {
+            base: base[at],
+            peak: peaks[at],
+            held_out_top1: held_out.map(|all| all[at]),
+            train_top1: right[at] / self.steps,
+            train_loss: losses[at] / self.steps,
+        };
+        (0..base.len()).map(rate).collect()
+    }
+}
+
+/// The best of the rates so far.
+fn in_words(rates: &[Rate]) -> String {
+    let Ok(best) = choose(rates) else {
+        return "all learning rates have diverged".into();
+    };
+    let best = &rates[best];
+    let mut text = format!(
+        "base lr {}: loss {:.3}, {:.2}% of the training pictures",
+        best.base, best.train_loss, best.train_top1
+    );
+    if let Some(held_out) = best.held_out_top1 {
+        text += &format!(
+            ", {held_out:.2}% of the held-out ones (the best of {})",
+            rates.len()
+        );
+    }
+    text
+}
