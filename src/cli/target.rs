@@ -21,7 +21,7 @@ pub struct TargetArgs {
     #[arg(long, value_name = "TARGET")]
     pub target: String,
 
-    /// The bare step on finished views: without augmentation and kNN monitor
+    /// The bare step on finished views: without augmentation and monitors
     ///
     /// For comparison with programs that lack these.
     #[arg(long)]
@@ -41,7 +41,11 @@ const IMAGENET: TrainingSet = TrainingSet {
 impl TargetArgs {
     /// As [`open`].
     pub fn open(&self) -> Result<(Machine, RunConfig)> {
-        open(Some(&self.target), &self.config)
+        let mut args = self.config.clone();
+        if self.core {
+            args.set.push(Override::new("monitor.in_step", false));
+        }
+        open(Some(&self.target), &args)
     }
 
     pub fn step<'a>(&self, config: &'a RunConfig) -> TrainStep<'a> {
