@@ -10,6 +10,7 @@ docs/pods.json, from which the table is written.
 """
 
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -39,7 +40,7 @@ ROWS = V3 + [f"{target}/{model}" for target in OTHERS for model in ("vit_s16", "
 def compiled(row, core):
     target, model = row.split("/")
     config, _ = MODELS[model]
-    command = [ROOT / "target/release/xla-moco", "compile", "--json"]
+    command = [pathlib.Path(os.environ.get("XLA_MOCO", ROOT / "target/release/xla-moco")), "compile", "--json"]
     command += ["--config", config, "--target", target] + (["--core"] if core else [])
     print("compiling", row, "core" if core else "whole", flush=True)
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=False)
