@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-/// Of one device, as PJRT counts them: a TPU v2, v3 or v7 chip has two.
+/// Of one device, as PJRT counts them: a TPU v2, v3, v4 or v7 chip has two.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Hardware {
     /// Operations a second of matrix products of bf16 numbers.
@@ -41,7 +41,7 @@ const fn tpu(devices: u64, tflops: f64, gib: u64, memory: f64, link: f64, links:
 pub(super) const TPUS: &[(&str, Hardware)] = &[
     ("v2", tpu(2, 46.0, 16, 700.0, 62.0, 4)),
     ("v3", tpu(2, 123.0, 32, 900.0, 70.0, 4)),
-    ("v4", tpu(1, 275.0, 32, 1228.0, 50.0, 6)),
+    ("v4", tpu(2, 275.0, 32, 1228.0, 50.0, 6)),
     ("v5e", tpu(1, 197.0, 16, 819.0, 50.0, 4)),
     ("v5p", tpu(1, 459.0, 95, 2765.0, 100.0, 6)),
     ("v6e", tpu(1, 918.0, 32, 1640.0, 100.0, 4)),

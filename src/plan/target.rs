@@ -91,7 +91,7 @@ fn known() -> String {
     format!(
         "known targets:\n  \
          tpu:GENERATION:CHIPS  {}; chips as v3:2x2, v3:8x16 (256 devices), v3:16x16 (512), \
-         v4:2x2x1, v4:4x4x4 (64), v5e:16x16, v6e:16x16: whatever libtpu knows\n  \
+         v4:2x2x1, v4:4x4x4 (128), v5e:16x16, v6e:16x16: whatever libtpu knows\n  \
          gpu:NAME:N            {}; N of them in one machine\n  \
          cpu:N                 N devices that share this machine's processor",
         tpus.join(", "),
