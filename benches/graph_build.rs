@@ -12,11 +12,6 @@ use xla_moco::graph::block::Lowering;
 use xla_moco::programs::train_step::{self, TrainStep, TrainingSet};
 
 const ROUNDS: usize = 15;
-const IMAGENET: TrainingSet = TrainingSet {
-    images: 1_281_167,
-    classes: 1000,
-};
-
 fn main() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let file = root.join("configs/paper/moco_v3_vit_b16_300ep.json");
@@ -29,7 +24,7 @@ fn main() {
     ] {
         let spec = TrainStep {
             lowering,
-            ..TrainStep::of_run(&config, IMAGENET)
+            ..TrainStep::of_run(&config, TrainingSet::IMAGENET)
         };
         let (mut builds, mut texts, mut sizes) = (Vec::new(), Vec::new(), (0, 0));
         for _ in 0..ROUNDS {

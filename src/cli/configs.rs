@@ -156,11 +156,7 @@ fn check(paths: &[PathBuf]) -> Result<()> {
 /// Builds, differentiates, verifies and emits the train step of a training
 /// set of ImageNet's size.
 fn build(config: &RunConfig) -> Result<()> {
-    let set = TrainingSet {
-        images: 1_281_167,
-        classes: 1000,
-    };
-    train_step::build(&TrainStep::of_run(config, set))?.text();
+    train_step::build(&TrainStep::of_run(config, TrainingSet::IMAGENET))?.text();
     Ok(())
 }
 

@@ -32,12 +32,6 @@ pub struct TargetArgs {
     pub json: bool,
 }
 
-/// What is assumed where the training pictures are not here.
-const IMAGENET: TrainingSet = TrainingSet {
-    images: 1_281_167,
-    classes: 1000,
-};
-
 impl TargetArgs {
     /// As [`open`].
     pub fn open(&self) -> Result<(Machine, RunConfig)> {
@@ -54,7 +48,7 @@ impl TargetArgs {
             true => TrainStep {
                 views: Views::Normalised,
                 queue: 0,
-                ..TrainStep::of_run(config, IMAGENET)
+                ..TrainStep::of_run(config, TrainingSet::IMAGENET)
             },
         }
     }
@@ -85,7 +79,7 @@ fn training_set(config: &RunConfig) -> TrainingSet {
                 "assuming ImageNet's 1,281,167 pictures of 1000 classes, since the training \
                  pictures cannot be opened ({error:#})"
             );
-            IMAGENET
+            TrainingSet::IMAGENET
         }
     }
 }

@@ -18,7 +18,6 @@
 use super::siamese::{self, Pass, view};
 use super::{Forward, Method, Step, never_held, nothing_to_prepare};
 use crate::graph::{Builder, Result, Value};
-use crate::nn::l2_normalize;
 
 pub(super) const METHOD: Method = Method {
     specs: siamese::specs,
@@ -44,7 +43,6 @@ fn forward(step: &Step) -> Result<Forward> {
 
 /// mean_i (2 - 2 cos(q_i, k_i)) of rows.
 fn distance(b: &Builder, q: Value, k: Value) -> Result<Value> {
-    let k = l2_normalize(b, k)?;
-    let cosines = b.sum(b.mul(l2_normalize(b, q)?, k)?, &[1])?;
-    b.shift(b.scale(b.mean(cosines, &[0])?, -2.0)?, 2.0)
+    let cosine = siamese::mean_cosine(b, q, k)?;
+    b.shift(b.scale(cosine, -2.0)?, 2.0)
 }

@@ -5,7 +5,7 @@ use super::{Chunks, Pictures, Step};
 use crate::config::{CropPass, Crops, Head, RunConfig};
 use crate::graph::{Builder, GraphError, Result, Value};
 use crate::models::{self, Trunk, compute_dtype, head, projector_name};
-use crate::nn::{Mode, Role, Site, Spec, Variables, relative_std, under};
+use crate::nn::{Mode, Role, Site, Spec, Variables, l2_normalize, relative_std, under};
 
 const BASE: &str = "base_encoder";
 const MOMENTUM: &str = "momentum_encoder";
@@ -216,6 +216,13 @@ fn apply_head(step: &Step, site: &Site, config: &Head, x: Value) -> Result<Value
             b.reshape(y, &[batch, 2, y.dim(1)])
         }
     }
+}
+
+/// mean_i cos(x_i, y_i) of rows [N, D].
+pub fn mean_cosine(b: &Builder, x: Value, y: Value) -> Result<Value> {
+    let y = l2_normalize(b, y)?;
+    let cosines = b.sum(b.mul(l2_normalize(b, x)?, y)?, &[1])?;
+    b.mean(cosines, &[0])
 }
 
 /// How far the projections `z` [N, D] of the first view spread.

@@ -17,7 +17,6 @@
 use super::siamese::{self, Encoder, view};
 use super::{Forward, Method, Step, never_held, nothing_to_prepare};
 use crate::graph::{Builder, Result, Value};
-use crate::nn::l2_normalize;
 
 pub(super) const METHOD: Method = Method {
     specs: siamese::specs,
@@ -44,7 +43,5 @@ fn forward(step: &Step) -> Result<Forward> {
 
 /// mean_i -cos(p_i, z_i) of rows; no gradient through z.
 fn distance(b: &Builder, p: Value, z: Value) -> Result<Value> {
-    let z = l2_normalize(b, b.stop_gradient(z)?)?;
-    let cosines = b.sum(b.mul(l2_normalize(b, p)?, z)?, &[1])?;
-    b.neg(b.mean(cosines, &[0])?)
+    b.neg(siamese::mean_cosine(b, p, b.stop_gradient(z)?)?)
 }

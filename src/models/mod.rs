@@ -85,6 +85,14 @@ pub fn lowerings(model: &Model) -> impl Iterator<Item = Lowering> {
     Lowering::ALL.into_iter().filter(can)
 }
 
+/// Those that come after a lowering: with less memory, to be tried in their
+/// order where it does not fit.
+pub fn lighter(model: &Model, lowering: Lowering) -> impl Iterator<Item = Lowering> {
+    lowerings(model)
+        .skip_while(move |other| *other != lowering)
+        .skip(1)
+}
+
 /// Whether a backbone's features of a picture depend on the pictures beside it,
 /// as through BN.
 pub fn mixes_samples(model: &Model) -> bool {
@@ -106,4 +114,33 @@ pub fn check_accumulate(config: &RunConfig) -> anyhow::Result<()> {
         config.accumulate,
         word(&config.model.arch),
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_is_lighter_than_a_lowering_comes_after_it() {
+        let after = |model, lowering| {
+            let config = RunConfig::from_value(json!({
+                "batch": 64, "model": model,
+                "optimizer": {"base_lr": 1e-3, "weight_decay": 0.1},
+                "schedule": {"epochs": 10},
+            }))
+            .unwrap();
+            lighter(&config.model, lowering).collect::<Vec<_>>()
+        };
+        let vit = json!({"arch": "vit_small"});
+        assert_eq!(after(vit.clone(), Lowering::Remat), [Lowering::Scan]);
+        let all = after(vit.clone(), Lowering::Unrolled);
+        assert_eq!(all.len(), Lowering::ALL.len() - 1);
+        assert_eq!(after(vit, Lowering::Scan), []);
+        let bn = json!({"arch": "vit_small", "mlp_norm": "batch"});
+        assert_eq!(after(bn, Lowering::Remat), []);
+        let resnet = json!({"arch": "resnet50"});
+        assert_eq!(after(resnet, Lowering::Unrolled), [Lowering::Remat]);
+    }
 }

@@ -28,7 +28,7 @@ pub fn compile(
 ) -> Result<Report> {
     let mut report = report(machine, step, price)?;
     let mut tried = Vec::new();
-    for lowering in lighter(step) {
+    for lowering in models::lighter(&step.config.model, step.lowering) {
         if report.fits || tried.last().is_some_and(|last: &Alternative| last.fits) {
             break;
         }
@@ -43,13 +43,6 @@ pub fn compile(
     }
     report.alternatives = tried;
     Ok(report)
-}
-
-/// The lowerings that need less memory, in the order in which to try them.
-fn lighter(step: &TrainStep) -> impl Iterator<Item = Lowering> {
-    let mut all = models::lowerings(&step.config.model);
-    all.by_ref().find(|other| *other == step.lowering);
-    all
 }
 
 /// Compiles a step and reports.
@@ -174,42 +167,5 @@ fn described(step: &TrainStep) -> String {
         (Views::Augmented, rows) => {
             format!("train step with augmentation and a kNN queue of {rows}")
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-    use crate::config::RunConfig;
-
-    #[test]
-    fn what_is_lighter_than_a_lowering_comes_after_it() {
-        let after = |model, lowering| {
-            let config = RunConfig::from_value(json!({
-                "batch": 64, "model": model,
-                "optimizer": {"base_lr": 1e-3, "weight_decay": 0.1},
-                "schedule": {"epochs": 10},
-            }))
-            .unwrap();
-            let step = TrainStep {
-                config: &config,
-                views: Views::Augmented,
-                queue: 0,
-                classes: 0,
-                lowering,
-            };
-            lighter(&step).collect::<Vec<_>>()
-        };
-        let vit = json!({"arch": "vit_small"});
-        assert_eq!(after(vit.clone(), Lowering::Remat), [Lowering::Scan]);
-        let all = after(vit.clone(), Lowering::Unrolled);
-        assert_eq!(all.len(), Lowering::ALL.len() - 1);
-        assert_eq!(after(vit, Lowering::Scan), []);
-        let bn = json!({"arch": "vit_small", "mlp_norm": "batch"});
-        assert_eq!(after(bn, Lowering::Remat), []);
-        let resnet = json!({"arch": "resnet50"});
-        assert_eq!(after(resnet, Lowering::Unrolled), [Lowering::Remat]);
     }
 }

@@ -16,7 +16,7 @@ use super::target::{Machine, Told};
 use crate::checkpoint::atomic;
 use crate::hash::hex;
 use crate::pjrt::install::cache_folder;
-use crate::pjrt::{self, Code, CompileOptions, HloText, export_hlo};
+use crate::pjrt::{self, Code, CompileOptions, CompiledMemory, HloText, export_hlo};
 
 /// The pass after whose end collectives still have the names of what needs
 /// them: a filter for [`export_hlo`].
@@ -38,7 +38,7 @@ pub(super) struct Facts {
     pub refusal: Option<String>,
     pub used_bytes: Option<u64>,
     pub capacity_bytes: Option<u64>,
-    pub memory: Option<Memory>,
+    pub memory: Option<CompiledMemory>,
     pub flops: Option<f64>,
     pub bytes_accessed: Option<f64>,
     /// The cost model's, which counts a loop's body once.
@@ -50,26 +50,6 @@ pub(super) struct Facts {
     pub biggest: Vec<Buffers>,
     /// How long the compiler took, then.
     pub compile_seconds: f64,
-}
-
-/// The compiled program's, exact.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Memory {
-    pub argument_bytes: u64,
-    pub output_bytes: u64,
-    pub alias_bytes: u64,
-    pub temp_bytes: u64,
-    pub generated_code_bytes: u64,
-    pub peak_bytes: Option<u64>,
-}
-
-impl Memory {
-    /// Held at once: arguments, results in no argument's place, temporaries,
-    /// and the program itself.
-    pub fn total(&self) -> u64 {
-        let results = self.output_bytes.saturating_sub(self.alias_bytes);
-        self.argument_bytes + results + self.temp_bytes + self.generated_code_bytes
-    }
 }
 
 /// The program's HLO right after partitioning, of those dumped with
@@ -129,14 +109,7 @@ impl Facts {
             refusal: None,
             used_bytes: None,
             capacity_bytes: None,
-            memory: told.memory.map(|told| Memory {
-                argument_bytes: told.argument_bytes,
-                output_bytes: told.output_bytes,
-                alias_bytes: told.alias_bytes,
-                temp_bytes: told.temp_bytes,
-                generated_code_bytes: told.generated_code_bytes,
-                peak_bytes: told.peak_bytes,
-            }),
+            memory: told.memory,
             flops: cost("flops"),
             bytes_accessed: cost("bytes accessed"),
             optimal_seconds: cost("optimal_seconds").filter(|seconds| *seconds > 0.0),
@@ -194,8 +167,21 @@ fn entry(machine: &Machine, text: &str) -> Result<PathBuf> {
         hash.update(part.len().to_le_bytes());
         hash.update(part);
     }
-    let name = format!("{}.json", hex(&hash.finalize()));
+    kept(&hash.finalize(), "json")
+}
+
+/// The file of the cache for a key.
+pub(super) fn kept(key: &[u8], extension: &str) -> Result<PathBuf> {
+    let name = format!("{}.{extension}", hex(key));
     Ok(cache_folder()?.join("plans").join(name))
+}
+
+/// Writes a file of the cache.
+pub(super) fn keep(file: &Path, content: &[u8]) -> Result<()> {
+    if let Some(folder) = file.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    atomic::write_file(file, content)
 }
 
 /// None for an entry that is not there or cannot be read: it is made anew.
@@ -208,28 +194,12 @@ fn load(entry: &Path) -> Option<Facts> {
 }
 
 fn store(entry: &Path, facts: &Facts) -> Result<()> {
-    if let Some(folder) = entry.parent() {
-        std::fs::create_dir_all(folder)?;
-    }
-    atomic::write_file(entry, &serde_json::to_vec(facts)?)
+    keep(entry, &serde_json::to_vec(facts)?)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_is_held_at_once_counts_no_result_twice() {
-        let memory = Memory {
-            argument_bytes: 100,
-            output_bytes: 60,
-            alias_bytes: 50,
-            temp_bytes: 7,
-            generated_code_bytes: 1,
-            peak_bytes: None,
-        };
-        assert_eq!(memory.total(), 118);
-    }
 
     #[test]
     fn an_entry_is_read_back_and_a_broken_one_made_anew() {

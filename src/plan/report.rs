@@ -11,9 +11,7 @@ use super::collectives::{Place, Total};
 use super::hardware::Hardware;
 use crate::config::OptimizerSharding;
 use crate::graph::cost::amount;
-
-/// Training pictures of ImageNet-1k, in whose epochs durations are given.
-pub(super) const IMAGENET: usize = 1_281_167;
+use crate::programs::train_step::TrainingSet;
 
 /// Rows of a list of the biggest in the text.
 const LISTED: usize = 12;
@@ -122,7 +120,7 @@ impl Pace {
             Some(seconds) => ("compiler", seconds),
             None => ("roofline", roofline),
         };
-        let steps = (IMAGENET / batch).max(1) * 100;
+        let steps = (TrainingSet::IMAGENET.images / batch).max(1) * 100;
         let hours = steps as f64 * seconds / 3600.0;
         Self {
             pace_from,

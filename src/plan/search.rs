@@ -7,14 +7,12 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::compile::report;
+use super::facts::{keep, kept};
 use super::report::Report;
 use super::target::Machine;
-use crate::checkpoint::atomic;
 use crate::config::{CropPass, Crops, OptimizerSharding, RunConfig};
 use crate::graph::block::Lowering;
-use crate::hash::hex;
 use crate::models;
-use crate::pjrt::install::cache_folder;
 use crate::programs::train_step::{self, TrainStep};
 
 /// All that was tried, and which of it to take.
@@ -179,19 +177,24 @@ fn with(
 /// Keeps the best lowering for all other settings where [`recommended`] finds
 /// it.
 fn remember(machine: &Machine, step: &TrainStep, plan: &Plan) -> Result<()> {
-    for like in &plan.tried {
-        let settings = (like.optimizer_sharding, like.crop_pass);
-        let alike = |t: &&Trial| (t.optimizer_sharding, t.crop_pass) == settings;
-        let plan = Plan::of(plan.tried.iter().filter(alike).cloned().collect());
+    let settings = |trial: &Trial| (trial.optimizer_sharding, trial.crop_pass);
+    let mut done = Vec::new();
+    for trial in &plan.tried {
+        let (sharding, crop_pass) = settings(trial);
+        if done.contains(&(sharding, crop_pass)) {
+            continue;
+        }
+        done.push((sharding, crop_pass));
+        let alike = plan.tried.iter().filter(|t| settings(t) == settings(trial));
+        let plan = Plan::of(alike.cloned().collect());
         if let Some(best) = plan.best() {
-            let config = with(step.config, settings.0, settings.1);
+            let config = with(step.config, sharding, crop_pass);
             let step = TrainStep {
                 config: &config,
                 ..*step
             };
-            let file = kept(&step, &machine.device_kind)?;
-            std::fs::create_dir_all(file.parent().unwrap_or(&file))?;
-            atomic::write_file(&file, best.lowering.name().as_bytes())?;
+            let file = of_step(&step, &machine.device_kind)?;
+            keep(&file, best.lowering.name().as_bytes())?;
         }
     }
     Ok(())
@@ -203,13 +206,13 @@ fn remember(machine: &Machine, step: &TrainStep, plan: &Plan) -> Result<()> {
 /// # Errors
 /// If the step cannot be built.
 pub fn recommended(step: &TrainStep, device_kind: &str) -> Result<Option<Lowering>> {
-    let name = std::fs::read(kept(step, device_kind)?).unwrap_or_default();
+    let name = std::fs::read(of_step(step, device_kind)?).unwrap_or_default();
     let mut all = models::lowerings(&step.config.model);
     Ok(all.find(|lowering| lowering.name().as_bytes() == name))
 }
 
 /// The file that holds the name of a step's best lowering.
-fn kept(step: &TrainStep, device_kind: &str) -> Result<PathBuf> {
+fn of_step(step: &TrainStep, device_kind: &str) -> Result<PathBuf> {
     let unrolled = TrainStep {
         lowering: Lowering::Unrolled,
         ..*step
@@ -218,8 +221,7 @@ fn kept(step: &TrainStep, device_kind: &str) -> Result<PathBuf> {
     hash.update(device_kind);
     hash.update([0]);
     hash.update(train_step::build(&unrolled)?.text());
-    let name = format!("{}.lowering", hex(&hash.finalize()));
-    Ok(cache_folder()?.join("plans").join(name))
+    kept(&hash.finalize(), "lowering")
 }
 
 #[cfg(test)]

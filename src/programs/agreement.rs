@@ -4,19 +4,15 @@
 use super::Program;
 use crate::graph::{Builder, DType, Mesh, Result, Shape, Sharding};
 
-/// The argument [devices, words] i32, a row of each device; its host's.
-pub const WORDS: &str = "words";
-/// The result: the same, whole on every device.
-pub const ALL: &str = "all";
-
-/// The program for `devices` devices and rows of `words` words.
+/// For `devices` devices. Argument: `words` i32 [devices, words], a row of each
+/// device; its host's. Result: `all`, the same, whole on every device.
 pub fn build(devices: usize, words: usize) -> Result<Program> {
     let b = Builder::new();
     let shape = Shape::new(DType::I32, &[devices, words]);
-    let own = b.sharded_input(WORDS, shape, Some(Sharding::split(2, 0)));
+    let own = b.sharded_input("words", shape, Some(Sharding::split(2, 0)));
     // One all-gather.
     let all = b.constrain(own, &Sharding::replicated(2))?;
-    b.sharded_output(ALL, all, Some(Sharding::replicated(2)));
+    b.sharded_output("all", all, Some(Sharding::replicated(2)));
     Ok(Program {
         name: "agreement",
         graph: b.finish()?,

@@ -43,6 +43,14 @@ pub struct TrainingSet {
     pub classes: usize,
 }
 
+impl TrainingSet {
+    /// ImageNet-1k's.
+    pub const IMAGENET: Self = Self {
+        images: 1_281_167,
+        classes: 1000,
+    };
+}
+
 impl<'a> TrainStep<'a> {
     /// The step that `train` runs and `export` writes. The kNN monitor has its
     /// queue where the pictures have labels, however often it classifies: that

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::End;
 use super::feed::{self, Scalars};
 use super::folder::Folder;
-use super::hosts::{self, Exchange, Heartbeat};
+use super::hosts::{self, Heartbeat};
 use super::in_flight::{Enqueued, Finished, InFlight, Late};
 use super::pictures::Pictures;
 use super::plan::Plan;
@@ -43,8 +43,6 @@ pub struct RunLoop<'a> {
     session: Session,
     records: &'a mut Records,
     loader: Loader,
-    /// Where several hosts simulate one job.
-    exchange: Option<Exchange>,
     heartbeat: Heartbeat,
     in_flight: InFlight,
     saver: Saver,
@@ -87,7 +85,6 @@ impl<'a> RunLoop<'a> {
             stop,
             root: RunDir::create(&folder.root)?,
             loader: feed::loader(config, pictures, hosts.rows(config.batch), step..plan.stop)?,
-            exchange: hosts.exchange(config),
             heartbeat: Heartbeat::new(&folder.root, hosts.id, hosts.count)?,
             in_flight: InFlight::new(hosts::deadline(config))?,
             saver: Saver::new(&folder.run, session.origin.clone(), retention),
@@ -156,12 +153,12 @@ impl<'a> RunLoop<'a> {
         let update = self.step;
         let asked = Instant::now();
         let batch = self.next_batch()?;
-        let session = &mut self.session;
+        let session = &self.session;
         let rows = session.hosts.rows(self.config.batch);
         let mut scalars = Scalars::of(self.config, self.plan, update, &rows)?;
         scalars.stop = self.stop.is_set();
         let arguments = &session.program.graph.inputs[session.program.state..];
-        let exchange = self.exchange.as_ref();
+        let exchange = session.exchange.as_ref();
         let inputs = feed::upload(arguments, &session.devices, exchange, &batch, &scalars)
             .map_err(|error| in_time(error, &self.heartbeat, update + 1, self.config))?;
         let input = asked.elapsed();

@@ -4,13 +4,13 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
 use super::Options;
 use super::devices::Devices;
 use super::folder::Folder;
-use super::hosts::{self, Hosts, Stance, agree};
+use super::hosts::{self, Exchange, Hosts, Stance, agree};
 use super::origin;
 use super::pictures::Pictures;
 use super::records::Records;
@@ -28,7 +28,7 @@ use crate::pjrt::{
 };
 use crate::plan;
 use crate::programs::train_step::{self, TrainStep};
-use crate::programs::{self, Program, agreement};
+use crate::programs::{self, Program};
 use crate::report::Severity;
 
 /// A run that is ready to train.
@@ -41,6 +41,8 @@ pub struct Session {
     pub origin: Origin,
     /// Of this process and the others.
     pub hosts: Hosts,
+    /// Where several hosts simulate one job.
+    pub exchange: Option<Exchange>,
     executable: Executable,
 }
 
@@ -106,6 +108,7 @@ impl Session {
         };
 
         let devices = Devices::of(&client, &executable, config.mesh.data)?;
+        let exchange = hosts.exchange(config);
         let fingerprint = pictures.train.fingerprint()?;
         if hosts.count > 1 {
             let stance = Stance::new(vec![
@@ -117,12 +120,14 @@ impl Session {
                 ("step to go on from", step.to_string()),
                 ("step to stop after", stop.to_string()),
             ]);
-            let compared = compare(&client, &devices, &hosts, config, &stance);
-            if compared.is_err() {
-                // A device may still wait for the others: nothing may wait for it.
-                std::mem::forget(client.clone());
-            }
-            compared?;
+            agree(
+                &stance,
+                &client,
+                &devices,
+                hosts.count,
+                exchange.as_ref(),
+                config,
+            )?;
         }
         let origin = origin::of_this_process(config, fingerprint, &text, &client)?;
         tell_differences(folder, &origin, records)?;
@@ -158,6 +163,7 @@ impl Session {
             held_out,
             origin,
             hosts,
+            exchange,
             executable,
         })
     }
@@ -174,47 +180,6 @@ impl Session {
         // All devices have the same.
         let first = metrics.into_iter().flatten().next();
         Ok((first.context("the step gave no metrics")?, outputs.done))
-    }
-}
-
-/// Runs the program in which all hosts compare what they are about to run.
-fn compare(
-    client: &Client,
-    devices: &Devices,
-    hosts: &Hosts,
-    config: &RunConfig,
-    stance: &Stance,
-) -> Result<()> {
-    let program = agreement::build(devices.all(), stance.width())?;
-    let options = CompileOptions {
-        num_partitions: devices.all(),
-        ..CompileOptions::default()
-    };
-    let text = program.text();
-    let executable = client.compile(&pjrt::Program { text: &text }, &options)?;
-    let input = &program.graph.inputs[0];
-    let mut own = stance.rows(devices.all() / hosts.count);
-    if let Some(exchange) = hosts.exchange(config) {
-        own = exchange.join("stance", &own)?;
-    }
-    let (shape, sharding) = (input.value.shape, input.sharding.as_ref());
-    let rows = devices.place_own(&own, shape, sharding)?.into_iter();
-    let rows = rows.map(|row| vec![Arg::Donate(row)]).collect();
-    let results = executable.execute(rows)?;
-    let all = results.buffers.into_iter().flatten().next();
-    let all = all.context("the agreement gave nothing")?.to_host_async()?;
-    let (outgoing, incoming) = crossbeam_channel::bounded(1);
-    std::thread::spawn(move || outgoing.send(all.wait()));
-    let deadline = hosts::deadline(config);
-    match incoming.recv_timeout(deadline) {
-        Ok(all) => agree(stance, &all?, hosts.count),
-        Err(_) => {
-            std::mem::forget(executable);
-            bail!(
-                "the hosts have not compared what they are about to run after {deadline:?} \
-                 (mesh.deadline_seconds): one of them has failed before, or cannot be reached"
-            )
-        }
     }
 }
 
@@ -265,8 +230,7 @@ fn fits(client: &Client, executable: &Executable) -> Result<bool> {
     let (Some(memory), Some(limit)) = (executable.memory_stats()?, limit) else {
         return Ok(true);
     };
-    let results = memory.output_bytes.saturating_sub(memory.alias_bytes);
-    Ok(memory.argument_bytes + results + memory.temp_bytes <= limit)
+    Ok(memory.total() <= limit)
 }
 
 /// Compiles with the lowering `first`, or with the first of those after it that
@@ -277,8 +241,8 @@ fn first_that_fits<T>(
     mut compile: impl FnMut(Lowering) -> Result<T>,
     fits: impl Fn(&T) -> Result<bool>,
 ) -> Result<T> {
-    let mut lighter = models::lowerings(model).skip_while(|l| *l != first);
-    let mut lowering = lighter.next().unwrap_or(first);
+    let mut lighter = models::lighter(model, first);
+    let mut lowering = first;
     loop {
         let compiled = compile(lowering);
         let no_memory = match &compiled {

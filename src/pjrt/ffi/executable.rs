@@ -9,7 +9,7 @@ use super::value::{self, Value};
 use super::{Buffer, Event, Executable, Handle, LoadedExecutable};
 
 /// Memory that a compiled program needs on each device, in bytes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
 pub struct CompiledMemory {
     pub argument_bytes: u64,
     pub output_bytes: u64,
@@ -19,6 +19,15 @@ pub struct CompiledMemory {
     pub generated_code_bytes: u64,
     /// Highest use at any moment, where the plugin tells.
     pub peak_bytes: Option<u64>,
+}
+
+impl CompiledMemory {
+    /// Held at once: arguments, results in no argument's place, temporaries,
+    /// and the program itself.
+    pub fn total(&self) -> u64 {
+        let results = self.output_bytes.saturating_sub(self.alias_bytes);
+        self.argument_bytes + results + self.temp_bytes + self.generated_code_bytes
+    }
 }
 
 impl Handle<Executable> {
@@ -179,5 +188,23 @@ impl Handle<LoadedExecutable> {
                 .collect::<Result<_>>()?,
             done: events.into_iter().map(own_event).collect::<Result<_>>()?,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_held_at_once_counts_no_result_twice() {
+        let memory = CompiledMemory {
+            argument_bytes: 100,
+            output_bytes: 60,
+            alias_bytes: 50,
+            temp_bytes: 7,
+            generated_code_bytes: 1,
+            peak_bytes: None,
+        };
+        assert_eq!(memory.total(), 118);
     }
 }

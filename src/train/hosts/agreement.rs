@@ -1,11 +1,17 @@
 //! All hosts are about to run the same: compared by a program of one
 //! collective, before the first step.
 
-use anyhow::{Context, Result, ensure};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail, ensure};
 use sha2::{Digest, Sha256};
 
+use super::super::devices::Devices;
+use super::{Exchange, deadline};
 use crate::bad_input;
-use crate::programs::agreement::ALL;
+use crate::config::RunConfig;
+use crate::pjrt::{self, Arg, Client, CompileOptions};
+use crate::programs::agreement;
 
 /// What hosts must agree on: its name, and this host's content.
 pub struct Stance {
@@ -21,7 +27,7 @@ impl Stance {
     }
 
     /// i32 words of one row.
-    pub fn width(&self) -> usize {
+    fn width(&self) -> usize {
         WORDS * self.parts.len()
     }
 
@@ -37,7 +43,7 @@ impl Stance {
     }
 
     /// The rows of this host's devices.
-    pub fn rows(&self, devices: usize) -> Vec<u8> {
+    fn rows(&self, devices: usize) -> Vec<u8> {
         self.row().repeat(devices)
     }
 
@@ -87,14 +93,50 @@ impl Stance {
     }
 }
 
-/// Checks the result of the program [`crate::programs::agreement`].
+/// Runs the program in which all hosts compare what they are about to run.
 ///
 /// # Errors
-/// As [`Stance`]'s comparison.
-pub fn agree(stance: &Stance, all: &[u8], hosts: usize) -> Result<()> {
-    stance
-        .compare(all, hosts)
-        .with_context(|| format!("compared before the first step ({ALL})"))
+/// [`bad_input!`] that names the hosts that differ, and in what; if they have
+/// not compared within the deadline.
+pub fn agree(
+    stance: &Stance,
+    client: &Arc<Client>,
+    devices: &Devices,
+    hosts: usize,
+    exchange: Option<&Exchange>,
+    config: &RunConfig,
+) -> Result<()> {
+    let program = agreement::build(devices.all(), stance.width())?;
+    let options = CompileOptions {
+        num_partitions: devices.all(),
+        ..CompileOptions::default()
+    };
+    let text = program.text();
+    let executable = client.compile(&pjrt::Program { text: &text }, &options)?;
+    let input = &program.graph.inputs[0];
+    let mut own = stance.rows(devices.all() / hosts);
+    if let Some(exchange) = exchange {
+        own = exchange.join("stance", &own)?;
+    }
+    let rows = devices.place_own(&own, input.value.shape, input.sharding.as_ref())?;
+    let rows = rows.into_iter().map(|row| vec![Arg::Donate(row)]);
+    let results = executable.execute(rows.collect())?;
+    let all = results.buffers.into_iter().flatten().next();
+    let all = all.context("the agreement gave nothing")?.to_host_async()?;
+    let (outgoing, incoming) = crossbeam_channel::bounded(1);
+    std::thread::spawn(move || outgoing.send(all.wait()));
+    let deadline = deadline(config);
+    match incoming.recv_timeout(deadline) {
+        Ok(all) => stance.compare(&all?, hosts),
+        Err(_) => {
+            // A device waits for the others: nothing may wait for it.
+            std::mem::forget((executable, client.clone()));
+            bail!(
+                "the hosts have not compared what they are about to run after {deadline:?} \
+                 (mesh.deadline_seconds): one of them has failed before, or cannot be reached"
+            )
+        }
+    }
 }
 
 #[cfg(test)]

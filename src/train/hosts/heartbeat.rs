@@ -65,6 +65,16 @@ impl Report {
             at: utc(SystemTime::now()),
         }
     }
+
+    /// A report that cannot be written does not stop the run.
+    fn write(&self, path: &Path) {
+        let written = serde_json::to_vec(self)
+            .map_err(Into::into)
+            .and_then(|bytes| atomic::write_file(path, &bytes));
+        if let Err(error) = written {
+            tracing::warn!("the report of this host's step is not written: {error:#}");
+        }
+    }
 }
 
 impl Heartbeat {
@@ -85,22 +95,14 @@ impl Heartbeat {
         folder(&self.out).join(format!("host-{host}.json"))
     }
 
-    /// Reports that `step` steps are enqueued. A report that cannot be written
-    /// does not stop the run.
+    /// Reports that `step` steps are enqueued.
     pub fn beat(&mut self, step: u64) {
         let is_due = self.last.is_none_or(|last| last.elapsed() >= PAUSE);
         if self.hosts == 1 || !is_due {
             return;
         }
         self.last = Some(Instant::now());
-        if let Err(error) = self.write(step) {
-            tracing::warn!("the report of this host's step is not written: {error:#}");
-        }
-    }
-
-    fn write(&self, step: u64) -> Result<()> {
-        let report = Report::now(self.host, step, false);
-        atomic::write_file(&self.path(self.host), &serde_json::to_vec(&report)?)
+        Report::now(self.host, step, false).write(&self.path(self.host));
     }
 
     /// Reports, for as long as the result lives, that this host evaluates.
@@ -115,13 +117,7 @@ impl Heartbeat {
         }
         let report = move || {
             loop {
-                let report = Report::now(host, step, true);
-                let written = serde_json::to_vec(&report)
-                    .map_err(Into::into)
-                    .and_then(|bytes| atomic::write_file(&path, &bytes));
-                if let Err(error) = written {
-                    tracing::warn!("this host's report is not written: {error:#}");
-                }
+                Report::now(host, step, true).write(&path);
                 if is_done.recv_timeout(PAUSE) != Err(RecvTimeoutError::Timeout) {
                     return;
                 }
