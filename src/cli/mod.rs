@@ -25,7 +25,6 @@ mod training_set;
 pub use options::{ConfigArgs, PjrtArgs};
 
 use std::io::{ErrorKind, Write};
-use std::process::ExitCode;
 
 use anyhow::{Context, Error, Result};
 use clap::{Parser, Subcommand};
@@ -67,22 +66,22 @@ enum Command {
 }
 
 /// The whole program: parses the arguments, runs the subcommand, prints an
-/// error once, and gives the exit code.
-pub fn main() -> ExitCode {
+/// error once, and ends the process with the exit code.
+pub fn main() -> ! {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
             // Help goes to stdout and usage errors to stderr; there is nothing
             // to be done if either is closed.
             let _ = error.print();
-            return code(if error.use_stderr() { 2 } else { 0 });
+            end(if error.use_stderr() { 2 } else { 0 });
         }
     };
     match run(cli.command) {
-        Ok(()) => code(0),
+        Ok(()) => end(0),
         Err(error) => {
             let _ = std::io::stderr().write_all(in_words(&error).as_bytes());
-            code(exit_code(&error))
+            end(exit_code(&error))
         }
     }
 }
@@ -106,8 +105,12 @@ fn run(command: Command) -> Result<()> {
     }
 }
 
-fn code(code: u8) -> ExitCode {
-    ExitCode::from(code)
+/// Ends the process without what libraries do at exit: plugins are never
+/// unloaded, and one whose devices still wait for other hosts would be torn
+/// down under its own threads.
+fn end(code: u8) -> ! {
+    let _ = std::io::stdout().flush();
+    signal_hook::low_level::exit(code.into())
 }
 
 fn exit_code(error: &Error) -> u8 {

@@ -106,7 +106,7 @@ impl<'a> RunLoop<'a> {
             Ok(()) => self.finish(),
             Err(error) => {
                 let is_late = error.chain().any(|cause| cause.is::<Late>());
-                if is_late || self.session.hosts.count > 1 {
+                if is_late || self.session.hosts.are_apart() {
                     // The devices may wait for other hosts for ever: nothing may
                     // wait for them.
                     std::mem::forget(self);
