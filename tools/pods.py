@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""Regenerates the table of docs/pods.md: one `xla-moco compile` a row.
+"""Regenerates the first tables of docs/pods.md: one `xla-moco compile` a row.
 
     cargo build --release && python3 tools/pods.py [ROW]...
 
 Needs no accelerator: the TPU and GPU plugins compile for devices that are not
-there. A row takes minutes. Rows that are named (as `tpu:v3:8x16/vit_s16`) are
-compiled anew, all others kept; without names, all are. Results are kept in
-docs/pods.json, from which the table is written.
+there. A row takes minutes. Rows that are named (as `tpu:v3:8x16/vit_s16`, or
+`tpu:v3:8x16/vit_s16/scan` of the table of compile times) are compiled anew, all
+others kept; without names, all are. Results are kept in docs/pods.json, from
+which the tables are written. tools/pod_configs.py does every configuration.
 """
 
 import json
@@ -18,7 +19,8 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 KEPT = ROOT / "docs/pods.json"
 PAGE = ROOT / "docs/pods.md"
-BEGIN, END = "<!-- table: tools/pods.py -->", "<!-- end of table -->"
+BINARY = pathlib.Path(os.environ.get("XLA_MOCO", ROOT / "target/release/xla-moco"))
+BEGIN, END = "<!-- table: {} -->", "<!-- end of table -->"
 
 # Model: its configuration, and the seconds of an equivalent JAX step by the
 # same compiler on v3: of the core step, without augmentation, monitors, queue.
@@ -35,17 +37,16 @@ V3 = ["tpu:v3:8x16/vit_s16", "tpu:v3:8x16/vit_b16", "tpu:v3:8x16/vit_l16"]
 V3 += ["tpu:v3:16x16/vit_h14", "tpu:v3:16x16/vit_l7", "tpu:v3:16x16/vit_bn_h7"]
 OTHERS = ["tpu:v4:4x4x4", "tpu:v5e:16x16", "tpu:v6e:16x16", "gpu:h100:8"]
 ROWS = V3 + [f"{target}/{model}" for target in OTHERS for model in ("vit_s16", "vit_b16")]
+# The same as a loop. ViT-BN's blocks are none: BN's statistics leave them.
+LOOPS = [f"{row}/scan" for row in V3[:-1]]
 
 
-def compiled(row, core):
-    target, model = row.split("/")
-    config, _ = MODELS[model]
-    command = [pathlib.Path(os.environ.get("XLA_MOCO", ROOT / "target/release/xla-moco")), "compile", "--json"]
-    command += ["--config", config, "--target", target] + (["--core"] if core else [])
-    print("compiling", row, "core" if core else "whole", flush=True)
+def compiled(config, target, *more):
+    command = [BINARY, "compile", "--json", "--config", config, "--target", target, *more]
+    print("compiling", config, target, *more, flush=True)
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=False)
     if done.returncode not in (0, 1) or not done.stdout:
-        sys.exit(f"{row}: exit code {done.returncode}")
+        raise RuntimeError(f"{config} on {target}: exit code {done.returncode}")
     report = json.loads(done.stdout)
     for long in ("estimates", "collectives_by_scope", "biggest_buffers", "hardware"):
         report.pop(long, None)
@@ -90,28 +91,53 @@ HEAD = [
 ]  # fmt: skip
 
 
-def table(kept):
-    rows = [HEAD, ["---"] * len(HEAD)]
-    rows += [cells(row, kept[row]) for row in ROWS if row in kept]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+def loop_cells(row, kept):
+    target, model, _ = row.split("/")
+    plain, loop = kept[row.removesuffix("/scan")]["whole"], kept[row]["whole"]
+    gib = lambda report: format(report["used_bytes"] / 2**30, ".2f")
+    seconds = lambda report: format(report["compile_seconds"], ".0f")
+    return [LABELS[model], target, plain["lowering"], seconds(plain), gib(plain), seconds(loop), gib(loop)]
+
+
+LOOP_HEAD = ["model", "target", "lowering", "compiled in, s", "GiB a device", "scan: compiled in, s", "GiB a device"]
+
+
+def table(head, rows):
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def load():
+    return json.loads(KEPT.read_text()) if KEPT.exists() else {}
+
+
+def store(kept, tables):
+    """Keeps the results, and writes tables, by their names, into the page."""
+    KEPT.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
+    page = PAGE.read_text()
+    for name, text in tables.items():
+        before, rest = page.split(BEGIN.format(name))
+        _, after = rest.split(END, 1)
+        page = f"{before}{BEGIN.format(name)}\n\n{text}\n\n{END}{after}"
+    PAGE.write_text(page)
 
 
 def main():
-    wanted = sys.argv[1:] or ROWS
-    unknown = [row for row in wanted if row not in ROWS]
+    wanted = sys.argv[1:] or ROWS + LOOPS
+    unknown = [row for row in wanted if row not in ROWS + LOOPS]
     if unknown:
-        sys.exit(f"no such row: {unknown[0]}; rows: {' '.join(ROWS)}")
-    kept = json.loads(KEPT.read_text()) if KEPT.exists() else {}
+        sys.exit(f"no such row: {unknown[0]}; rows: {' '.join(ROWS + LOOPS)}")
+    kept = load()
     for row in wanted:
-        kept[row] = {"whole": compiled(row, core=False)}
+        target, model, *loop = row.split("/")
+        config = MODELS[model][0]
+        kept[row] = {"whole": compiled(config, target, *(["--set", "lowering=scan"] if loop else []))}
         # The JAX twin is a core step, on v3.
         if row in V3:
-            kept[row]["core"] = compiled(row, core=True)
-        KEPT.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
-    page = PAGE.read_text()
-    before, rest = page.split(BEGIN)
-    _, after = rest.split(END)
-    PAGE.write_text(f"{before}{BEGIN}\n\n{table(kept)}\n\n{END}{after}")
+            kept[row]["core"] = compiled(config, target, "--core")
+        pods = [cells(row, kept[row]) for row in ROWS if row in kept]
+        loops = [loop_cells(row, kept) for row in LOOPS if row in kept]
+        store(kept, {"pods": table(HEAD, pods), "compile times": table(LOOP_HEAD, loops)})
 
 
 if __name__ == "__main__":

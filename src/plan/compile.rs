@@ -6,14 +6,16 @@ use super::estimate::{has_loop, network, products, roofline};
 use super::facts::{Facts, facts};
 use super::report::{Alternative, Pace, Report};
 use super::target::Machine;
-use crate::config::{ComputeDtype, Mesh, RunConfig};
+use crate::config::{ComputeDtype, Mesh, OptimizerSharding, RunConfig};
 use crate::graph::block::Lowering;
 use crate::models;
 use crate::programs::Program;
 use crate::programs::train_step::{self, TrainStep, Views};
 
 /// Compiles a step, whose mesh is all of the machine, and reports. Where its
-/// lowering does not fit, those that need less memory are tried.
+/// lowering does not fit, those that need less memory are tried; where none of
+/// them does, with the lightest the optimizer's state is split over the devices
+/// (ZeRO-1), and the batch is taken in chunks (`accumulate`).
 ///
 /// Where the configuration leaves the lowering open, the first one that fits is
 /// reported, as `train` takes it; otherwise the one asked for.
@@ -28,21 +30,62 @@ pub fn compile(
 ) -> Result<Report> {
     let mut report = report(machine, step, price)?;
     let mut tried = Vec::new();
+    let mut lightest = step.lowering;
     for lowering in models::lighter(&step.config.model, step.lowering) {
         if report.fits || tried.last().is_some_and(|last: &Alternative| last.fits) {
             break;
         }
         tracing::info!("it does not fit; trying lowering={}", lowering.name());
         let other = self::report(machine, &TrainStep { lowering, ..*step }, price)?;
+        lightest = lowering;
         if is_open {
-            tried.push(Alternative::of(&report));
+            tried.push(Alternative::of(&report, step.config));
             report = other;
         } else {
-            tried.push(Alternative::of(&other));
+            tried.push(Alternative::of(&other, step.config));
         }
+    }
+    for config in lighter(step.config) {
+        if report.fits || tried.last().is_some_and(|last| last.fits) {
+            break;
+        }
+        let (sharding, chunks) = (config.optimizer_sharding.name(), config.accumulate);
+        tracing::info!(
+            "it does not fit; trying optimizer_sharding={sharding}, accumulate={chunks}"
+        );
+        let lighter = TrainStep {
+            config: &config,
+            lowering: lightest,
+            ..*step
+        };
+        let other = self::report(machine, &lighter, price)?;
+        tried.push(Alternative::of(&other, step.config));
     }
     report.alternatives = tried;
     Ok(report)
+}
+
+/// The same run with less memory than any lowering gives: the optimizer's state
+/// split, then the batch in ever smaller chunks, where that is exact.
+fn lighter(config: &RunConfig) -> Vec<RunConfig> {
+    let mut all = Vec::new();
+    let mut split = config.clone();
+    if config.mesh.data > 1 && config.optimizer_sharding == OptimizerSharding::Replicated {
+        split.optimizer_sharding = OptimizerSharding::Zero1;
+        all.push(split.clone());
+    }
+    for times in [4, 16, 64] {
+        let accumulate = config.accumulate * times;
+        let chunked = RunConfig {
+            accumulate,
+            ..split.clone()
+        };
+        let divides = config.batch.is_multiple_of(accumulate * config.mesh.data);
+        if divides && models::check_accumulate(&chunked).is_ok() {
+            all.push(chunked);
+        }
+    }
+    all
 }
 
 /// Compiles a step and reports.
@@ -167,5 +210,32 @@ fn described(step: &TrainStep) -> String {
         (Views::Augmented, rows) => {
             format!("train step with augmentation and a kNN queue of {rows}")
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn lighter_settings_split_the_state_then_take_ever_smaller_chunks_that_divide() {
+        let settings = |arch: &str, devices: usize| {
+            let config = RunConfig::from_value(json!({
+                "batch": 64, "mesh": {"data": devices}, "model": {"arch": arch},
+                "optimizer": {"base_lr": 1e-3, "weight_decay": 0.1},
+                "schedule": {"epochs": 10},
+            }));
+            let all = lighter(&config.unwrap()).into_iter();
+            all.map(|c| (c.optimizer_sharding.name(), c.accumulate))
+                .collect::<Vec<_>>()
+        };
+        let on_one = [("replicated", 4), ("replicated", 16), ("replicated", 64)];
+        assert_eq!(settings("vit_small", 1), on_one);
+        let on_four = [("zero1", 1), ("zero1", 4), ("zero1", 16)];
+        assert_eq!(settings("vit_small", 4), on_four);
+        // BN's statistics are those of the whole batch.
+        assert_eq!(settings("resnet50", 4), [("zero1", 1)]);
     }
 }

@@ -9,7 +9,7 @@ use serde_json::{Value as Json, json};
 use super::buffers::Buffers;
 use super::collectives::{Place, Total};
 use super::hardware::Hardware;
-use crate::config::OptimizerSharding;
+use crate::config::{OptimizerSharding, RunConfig};
 use crate::graph::cost::amount;
 use crate::programs::train_step::TrainingSet;
 
@@ -76,19 +76,27 @@ pub struct Report {
     pub pace: Pace,
 }
 
-/// A lowering that was compiled because another does not fit.
+/// What was compiled because something else does not fit.
 #[derive(Clone, Debug, Serialize)]
 pub struct Alternative {
-    /// As `--set` takes it.
-    pub setting: String,
+    /// Each as `--set` takes it.
+    pub settings: Vec<String>,
     pub fits: bool,
     pub used_bytes: Option<u64>,
 }
 
 impl Alternative {
-    pub(super) fn of(report: &Report) -> Self {
+    pub(super) fn of(report: &Report, asked: &RunConfig) -> Self {
+        let mut settings = vec![format!("lowering={}", report.lowering)];
+        if report.optimizer_sharding != asked.optimizer_sharding {
+            let name = report.optimizer_sharding.name();
+            settings.push(format!("optimizer_sharding={name}"));
+        }
+        if report.accumulate != asked.accumulate {
+            settings.push(format!("accumulate={}", report.accumulate));
+        }
         Self {
-            setting: format!("lowering={}", report.lowering),
+            settings,
             fits: report.fits,
             used_bytes: report.used_bytes,
         }
@@ -212,12 +220,14 @@ impl Report {
                 false => "does not fit",
             };
             let used = told(alternative.used_bytes.map(|n| n as f64), "B");
-            writeln!(out, "  --set {} {fits}: {used}", alternative.setting)?;
+            let settings = alternative.settings.iter();
+            let settings: Vec<_> = settings.map(|setting| format!("--set {setting}")).collect();
+            writeln!(out, "  {} {fits}: {used}", settings.join(" "))?;
         }
-        if !self.fits {
+        if !self.fits && !self.alternatives.iter().any(|other| other.fits) {
             writeln!(
                 out,
-                "  `xla-moco plan` also splits the optimizer's state over the devices"
+                "  none of these fits: use more devices, or a smaller batch with its learning rate"
             )?;
         }
         if !self.biggest_buffers.is_empty() {

@@ -3,6 +3,7 @@
 pub mod agreement;
 pub mod augment;
 pub mod features;
+pub mod gather;
 pub mod knn_queue;
 pub mod monitors;
 pub mod neighbours;

@@ -70,13 +70,15 @@ pub fn loader(
 
 /// Copies everything that `inputs` name to the devices: for each device its
 /// arguments, in the program's order. What is split over hosts whose plugin
-/// cannot reach the others' devices comes through the `exchange`.
+/// cannot reach the others' devices comes through the `exchange`, whose wait may
+/// be `excused`.
 pub fn upload(
     inputs: &[Input],
     devices: &Devices,
     exchange: Option<&Exchange>,
     batch: &Batch,
     scalars: &Scalars,
+    excused: &mut dyn FnMut() -> bool,
 ) -> Result<Vec<Vec<Buffer>>> {
     let mut rows: Vec<Vec<Buffer>> = (0..devices.len()).map(|_| Vec::new()).collect();
     for input in inputs {
@@ -84,7 +86,7 @@ pub fn upload(
         let is_split = input.sharding.as_ref().is_some_and(|s| !s.is_replicated());
         if let Some(exchange) = exchange.filter(|_| is_split) {
             let name = format!("{} of step {}", input.name, scalars.step + 1);
-            bytes = Cow::Owned(exchange.join(&name, &bytes)?);
+            bytes = Cow::Owned(exchange.join(&name, &bytes, excused)?);
         }
         let buffers = devices
             .place_own(&bytes, input.value.shape, input.sharding.as_ref())

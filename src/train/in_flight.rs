@@ -6,10 +6,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, unbounded};
 
+use super::hosts;
 use crate::pjrt::{Event, Pending};
-
-/// Between two looks at whether a wait is excused.
-const LOOK: Duration = Duration::from_secs(10);
 
 /// A step that was enqueued.
 pub struct Enqueued {
@@ -49,10 +47,13 @@ pub struct InFlight {
     thread: Option<JoinHandle<()>>,
 }
 
-/// A step has not ended within the deadline: its number.
+/// A program has not ended within the deadline.
 #[derive(Debug, thiserror::Error)]
-#[error("step {0} is not done in time")]
-pub struct Late(pub u64);
+#[error("{program} of step {step} is not done in time")]
+pub struct Late {
+    pub program: &'static str,
+    pub step: u64,
+}
 
 impl InFlight {
     pub fn new(deadline: Duration) -> Result<Self> {
@@ -99,27 +100,24 @@ impl InFlight {
     pub fn take(
         &mut self,
         allowed: usize,
-        mut excused: impl FnMut() -> bool,
+        excused: &mut dyn FnMut() -> bool,
     ) -> Result<Option<Finished>> {
         let result = match self.finished.try_recv() {
             Ok(result) => result,
             Err(TryRecvError::Empty) if self.count <= allowed => return Ok(None),
             Err(_) => {
-                let mut waited = Duration::ZERO;
-                loop {
-                    let turn = LOOK.min(self.deadline);
-                    match self.finished.recv_timeout(turn) {
-                        Ok(result) => break result,
-                        Err(RecvTimeoutError::Timeout) if excused() => waited = Duration::ZERO,
-                        Err(RecvTimeoutError::Timeout) => waited += turn,
-                        Err(_) => return Err(anyhow!("the thread that reads metrics ended")),
-                    }
-                    if waited >= self.deadline {
-                        // It still waits for the device, and would be waited for.
-                        self.thread = None;
-                        return Err(Late(self.oldest).into());
-                    }
-                }
+                let turn = |pause| match self.finished.recv_timeout(pause) {
+                    Ok(result) => Ok(Some(result)),
+                    Err(RecvTimeoutError::Timeout) => Ok(None),
+                    Err(_) => Err(anyhow!("the thread that reads metrics ended")),
+                };
+                let Some(result) = hosts::wait(self.deadline, excused, turn)? else {
+                    // It still waits for the device, and would be waited for.
+                    self.thread = None;
+                    let (program, step) = ("train_step", self.oldest);
+                    return Err(Late { program, step }.into());
+                };
+                result
             }
         };
         self.count -= 1;

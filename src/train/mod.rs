@@ -8,7 +8,7 @@
 //! | `plan` | what happens after which step: schedule, evaluations, checkpoints, stop |
 //! | `folder`, `origin` | takes the run's folder; whether what is there can be gone on from, and to the same bits |
 //! | `session` | plugin, client, program, compilation, state: all that is there before the first step |
-//! | `devices`, `state`, `feed` | arrays to the devices; the train state there, and its copies on the host; a step's batch and scalars |
+//! | `devices`, `state`, `gather`, `feed` | arrays to the devices; the train state there, and its copies on the host, with what is split over hosts; a step's batch and scalars |
 //! | `first_step` | the first step's arguments on the host, for another client |
 //! | `run_loop` | the loop itself |
 //! | `hosts` | the processes that train together: shares, agreement, silence |
@@ -30,6 +30,7 @@ mod devices;
 mod feed;
 mod first_step;
 mod folder;
+mod gather;
 mod held_out;
 mod hosts;
 mod in_flight;

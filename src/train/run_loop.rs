@@ -159,7 +159,10 @@ impl<'a> RunLoop<'a> {
         scalars.stop = self.stop.is_set();
         let arguments = &session.program.graph.inputs[session.program.state..];
         let exchange = session.exchange.as_ref();
-        let inputs = feed::upload(arguments, &session.devices, exchange, &batch, &scalars)
+        let heartbeat = &mut self.heartbeat;
+        let mut excused = || heartbeat.leader_evaluates();
+        let devices = &session.devices;
+        let inputs = feed::upload(arguments, devices, exchange, &batch, &scalars, &mut excused)
             .map_err(|error| in_time(error, &self.heartbeat, update + 1, self.config))?;
         let input = asked.elapsed();
 
@@ -202,7 +205,7 @@ impl<'a> RunLoop<'a> {
             let heartbeat = &mut self.heartbeat;
             let taken = self
                 .in_flight
-                .take(allowed, || heartbeat.leader_evaluates());
+                .take(allowed, &mut || heartbeat.leader_evaluates());
             let taken =
                 taken.map_err(|error| in_time(error, &self.heartbeat, self.step, self.config))?;
             let Some(finished) = taken else {
@@ -258,14 +261,26 @@ impl<'a> RunLoop<'a> {
     /// Starts to copy the state; the steps go on.
     fn begin_save(&mut self) -> Result<()> {
         self.saved = Some(self.step);
-        if !self.session.hosts.leads() {
-            return Ok(());
+        let session = &self.session;
+        if !session.hosts.leads() {
+            let part = match &session.gather {
+                Some(gather) => {
+                    let heartbeat = &mut self.heartbeat;
+                    let mut excused = || heartbeat.leader_evaluates();
+                    session.state.take_part(self.step, gather, &mut excused)
+                }
+                None => Ok(()),
+            };
+            return part.map_err(|error| in_time(error, &self.heartbeat, self.step, self.config));
         }
         // One that still waits for its metrics (checkpoints at every step).
         if self.to_save.is_some() {
             self.collect(0)?;
         }
-        self.to_save = Some(self.session.state.copy_out(self.step)?);
+        let session = &self.session;
+        let copy = session.state.copy_out(self.step, session.gather.as_ref());
+        let copy = copy.map_err(|error| in_time(error, &self.heartbeat, self.step, self.config))?;
+        self.to_save = Some(copy);
         Ok(())
     }
 
@@ -354,11 +369,11 @@ impl<'a> RunLoop<'a> {
 /// What is said of a step that waited for longer than the deadline: who was
 /// heard of last, and when.
 fn in_time(error: Error, heartbeat: &Heartbeat, step: u64, config: &RunConfig) -> Error {
-    let step = match error.downcast_ref::<Late>() {
-        Some(Late(step)) => *step,
-        None if error.downcast_ref::<TimedOut>().is_some() => step,
+    let (program, step) = match error.downcast_ref::<Late>() {
+        Some(Late { program, step }) => (*program, *step),
+        None if error.downcast_ref::<TimedOut>().is_some() => ("train_step", step),
         None => return error,
     };
-    let silence = heartbeat.silence("train_step", step, hosts::deadline(config));
+    let silence = heartbeat.silence(program, step, hosts::deadline(config));
     error.context(silence)
 }

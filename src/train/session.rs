@@ -10,6 +10,7 @@ use serde_json::json;
 use super::Options;
 use super::devices::Devices;
 use super::folder::Folder;
+use super::gather::Gather;
 use super::hosts::{self, Exchange, Hosts, Stance, agree};
 use super::origin;
 use super::pictures::Pictures;
@@ -43,6 +44,8 @@ pub struct Session {
     pub hosts: Hosts,
     /// Where several hosts simulate one job.
     pub exchange: Option<Exchange>,
+    /// Where several hosts may hold parts of the state.
+    pub gather: Option<Gather>,
     executable: Executable,
 }
 
@@ -139,6 +142,14 @@ impl Session {
             .with_context(|| format!("the state after step {step}"))?;
         check_aliasing(&executable, state.bytes())?;
 
+        let gather = match hosts.count {
+            1 => None,
+            _ => {
+                let (devices, deadline) = (config.mesh.data, hosts::deadline(config));
+                Some(Gather::new(&client, &program, devices, deadline)?)
+            }
+        };
+
         let held_out = match &pictures.test {
             // One host is enough.
             Some(_) if !hosts.leads() => None,
@@ -164,6 +175,7 @@ impl Session {
             origin,
             hosts,
             exchange,
+            gather,
             executable,
         })
     }

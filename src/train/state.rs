@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result};
 
 use super::devices::Devices;
+use super::gather::Gather;
 use super::parts::Parts;
 use crate::bad_input;
 use crate::checkpoint::{Dtype, HostTensor, Snapshot};
-use crate::graph::{DType, Input, Shape};
+use crate::graph::{DType, Input, Shape, Sharding};
 use crate::pjrt::{Arg, Buffer, Pending};
 use crate::programs::{HostArray, Program};
 
@@ -19,6 +20,8 @@ struct Tensor {
     shape: Shape,
     /// What each device holds of it.
     parts: Parts,
+    /// The axis along which it is split, if it is.
+    axis: Option<usize>,
 }
 
 /// The state on the devices, as the program's arguments lie.
@@ -52,6 +55,7 @@ impl DeviceState {
             }
             tensors.push(Tensor {
                 parts: Parts::of(array.shape, sharding, devices.all())?,
+                axis: sharding.and_then(Sharding::split_axis),
                 name: array.name,
                 shape: array.shape,
             });
@@ -98,22 +102,52 @@ impl DeviceState {
 
     /// Starts to copy the state after step `step`: from the first device, and
     /// from all of them what is split. The next step may be enqueued at once:
-    /// the plugin orders its writes after these reads.
-    pub fn copy_out(&self, step: u64) -> Result<Copy> {
-        let copies = self.tensors.iter().enumerate().map(|(i, tensor)| {
-            let holders = match tensor.parts.are_whole() {
-                true => 1,
-                false => self.buffers.len(),
-            };
-            let rows = self.buffers.iter().take(holders);
-            let copies = rows.map(|row| row[i].to_host_async());
-            copies.collect::<Result<Vec<_>, _>>()
-        });
+    /// the plugin orders its writes after these reads. What several hosts split
+    /// is gathered, which waits for it, while the others
+    /// [take part](Self::take_part).
+    pub fn copy_out(&self, step: u64, gather: Option<&Gather>) -> Result<Copy> {
+        // Who copies out is who may excuse the others.
+        let mut excused = || false;
+        let mut copies = Vec::new();
+        for (i, tensor) in self.tensors.iter().enumerate() {
+            let rows = self.buffers.iter().map(|row| &row[i]);
+            copies.push(match (gather, tensor.axis) {
+                (Some(gather), Some(axis)) => {
+                    let whole =
+                        gather.whole(tensor.shape, axis, rows.collect(), step, &mut excused)?;
+                    HostCopy::Whole(whole.to_host()?)
+                }
+                _ => {
+                    let holders = match tensor.parts.are_whole() {
+                        true => 1,
+                        false => self.buffers.len(),
+                    };
+                    let parts = rows.take(holders).map(Buffer::to_host_async);
+                    HostCopy::Parts(parts.collect::<Result<_, _>>()?)
+                }
+            });
+        }
         Ok(Copy {
             step,
             tensors: self.tensors.clone(),
-            copies: copies.collect::<Result<_, _>>()?,
+            copies,
         })
+    }
+
+    /// Hands this host's parts to the one that copies the state out.
+    pub fn take_part(
+        &self,
+        step: u64,
+        gather: &Gather,
+        excused: &mut dyn FnMut() -> bool,
+    ) -> Result<()> {
+        for (i, tensor) in self.tensors.iter().enumerate() {
+            if let Some(axis) = tensor.axis {
+                let parts = self.buffers.iter().map(|row| &row[i]).collect();
+                gather.whole(tensor.shape, axis, parts, step, excused)?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -140,8 +174,14 @@ fn check(input: &Input, array: Option<HostArray>) -> Result<HostArray> {
 pub struct Copy {
     pub step: u64,
     tensors: Vec<Tensor>,
-    /// Of each tensor, its parts.
-    copies: Vec<Vec<Pending>>,
+    copies: Vec<HostCopy>,
+}
+
+/// Of a tensor.
+enum HostCopy {
+    /// Under way.
+    Parts(Vec<Pending>),
+    Whole(Vec<u8>),
 }
 
 impl Copy {
@@ -152,8 +192,13 @@ impl Copy {
     pub fn wait(self) -> Result<Snapshot> {
         let tensors = self.tensors.into_iter().zip(self.copies);
         let tensors = tensors.map(|(tensor, copies)| {
-            let parts = copies.into_iter().map(Pending::wait);
-            let data = tensor.parts.join(parts.collect::<Result<_, _>>()?)?;
+            let data = match copies {
+                HostCopy::Whole(data) => data,
+                HostCopy::Parts(parts) => {
+                    let parts = parts.into_iter().map(Pending::wait);
+                    tensor.parts.join(parts.collect::<Result<_, _>>()?)?
+                }
+            };
             Ok(host_tensor(tensor.name, tensor.shape, data))
         });
         Snapshot::new(self.step, tensors.collect::<Result<_>>()?)

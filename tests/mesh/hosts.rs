@@ -131,12 +131,23 @@ fn state(run: &Path, step: usize) -> Vec<u8> {
 /// of one host, to the bit. So is a run that goes on from a checkpoint.
 #[test]
 fn two_hosts_train_as_one() {
+    trains_as_one("optimizer_sharding=replicated");
+}
+
+/// The optimizer's state is split over the hosts' devices, and gathered for a
+/// checkpoint.
+#[test]
+fn two_hosts_that_split_the_state_train_as_one() {
+    trains_as_one("optimizer_sharding=zero1");
+}
+
+fn trains_as_one(set: &str) {
     let job = Job::new();
     let steps = STEPS.to_string();
-    let one = ended(job.train("one", &["--steps", &steps]));
+    let one = ended(job.train("one", &["--steps", &steps, "--set", set]));
     assert!(one.status.success(), "{}", told(&one));
     for stop in ["5", &steps] {
-        let hosts = [0, 1].map(|host| job.host(host, &["--steps", stop]));
+        let hosts = [0, 1].map(|host| job.host(host, &["--steps", stop, "--set", set]));
         for output in hosts.map(ended) {
             assert!(output.status.success(), "{}", told(&output));
         }

@@ -17,8 +17,8 @@ use crate::bad_input;
 pub fn download(wheel: &Wheel, folder: &Path) -> Result<PathBuf> {
     let requirement = format!("{}=={}", wheel.package, wheel.version);
     let by_hand = format!(
-        "Without a network here: `pip download {FLAGS} {requirement}` elsewhere, unzip the wheel, \
-         and give the path of its .so as --pjrt"
+        "Without a network here: `pip download {FLAGS} -d WHEELS {requirement}` elsewhere, bring \
+         the folder WHEELS, and give PIP_NO_INDEX=1 PIP_FIND_LINKS=WHEELS to the same command"
     );
     let output = run_pip(&requirement, folder)
         .map_err(|error| bad_input!("cannot fetch {requirement}: {error}. {by_hand}"))?;

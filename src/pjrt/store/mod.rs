@@ -54,6 +54,13 @@ pub trait Store: Send + Sync {
 #[error("nobody has set {0:?} within {1:?} in the store {2}")]
 pub struct TimedOut(String, Duration, String);
 
+impl TimedOut {
+    /// The same of the last of several waits, which took so long together.
+    pub fn within(self, whole: Duration) -> Self {
+        Self(self.0, whole, self.2)
+    }
+}
+
 /// Opens the store at an address: `file:/shared/folder`, or
 /// `redis://HOST:PORT`.
 ///

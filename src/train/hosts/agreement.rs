@@ -116,7 +116,7 @@ pub fn agree(
     let input = &program.graph.inputs[0];
     let mut own = stance.rows(devices.all() / hosts);
     if let Some(exchange) = exchange {
-        own = exchange.join("stance", &own)?;
+        own = exchange.join("stance", &own, &mut || false)?;
     }
     let rows = devices.place_own(&own, input.value.shape, input.sharding.as_ref())?;
     let rows = rows.into_iter().map(|row| vec![Arg::Donate(row)]);

@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use crate::pjrt::store::{Session, Store};
+use super::patience::wait;
+use crate::pjrt::store::{Session, Store, TimedOut};
 
 /// What was put is removed this many exchanges later: by then all have it,
 /// since none can be more than one ahead.
@@ -37,12 +38,18 @@ impl Exchange {
     }
 
     /// Gives `own` to all hosts under a name used once; gives what all of them
-    /// gave, joined in their order.
+    /// gave, joined in their order. Time in which the wait is `excused` does
+    /// not count.
     ///
     /// # Errors
-    /// If a host has given nothing within the deadline: its number is in the
-    /// error.
-    pub fn join(&self, name: &str, own: &[u8]) -> Result<Vec<u8>> {
+    /// [`TimedOut`] if a host has given nothing within the deadline: its number
+    /// is in the error.
+    pub fn join(
+        &self,
+        name: &str,
+        own: &[u8],
+        excused: &mut dyn FnMut() -> bool,
+    ) -> Result<Vec<u8>> {
         let key = |host: usize| format!("{name}/{host}");
         self.store.put(&key(self.host), own)?;
         let mut all = Vec::new();
@@ -51,7 +58,7 @@ impl Exchange {
                 all.extend_from_slice(own);
                 continue;
             }
-            let theirs = self.store.get(&key(host), self.patience);
+            let theirs = self.get(&key(host), excused);
             all.extend(theirs.with_context(|| format!("host {host} has not brought its {name}"))?);
         }
         let mut put = self.put.lock().unwrap_or_else(|broken| broken.into_inner());
@@ -62,5 +69,23 @@ impl Exchange {
             self.store.remove(&old)?;
         }
         Ok(all)
+    }
+
+    fn get(&self, key: &str, excused: &mut dyn FnMut() -> bool) -> Result<Vec<u8>> {
+        let mut late = None;
+        let found = wait(self.patience, excused, |pause| {
+            match self.store.get(key, pause) {
+                Ok(value) => Ok(Some(value)),
+                Err(error) => {
+                    late = Some(error.downcast::<TimedOut>()?);
+                    Ok(None)
+                }
+            }
+        })?;
+        match (found, late) {
+            (Some(value), _) => Ok(value),
+            (None, Some(late)) => Err(late.within(self.patience).into()),
+            (None, None) => unreachable!("a wait takes at least one turn"),
+        }
     }
 }

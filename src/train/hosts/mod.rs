@@ -9,6 +9,7 @@
 mod agreement;
 mod exchange;
 mod heartbeat;
+mod patience;
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -18,13 +19,14 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 
 use crate::bad_input;
-use crate::config::{OptimizerSharding, RunConfig};
+use crate::config::RunConfig;
 use crate::pjrt::store::{self, Session};
 use crate::pjrt::{Client, Rendezvous};
 
 pub use agreement::{Stance, agree};
 pub use exchange::Exchange;
 pub use heartbeat::Heartbeat;
+pub use patience::wait;
 
 /// For all hosts to come.
 const JOINING: Duration = Duration::from_secs(600);
@@ -150,8 +152,7 @@ impl Hosts {
     }
 
     /// # Errors
-    /// [`bad_input!`] for a batch and devices that the hosts do not divide, and
-    /// for what several hosts cannot do.
+    /// [`bad_input!`] for a batch and devices that the hosts do not divide.
     pub fn check(&self, config: &RunConfig, client: Option<&Client>) -> Result<()> {
         let all = client.map_or(config.mesh.data, |client| client.processes().len());
         if self.are_apart() && all != config.mesh.data {
@@ -159,13 +160,6 @@ impl Hosts {
                 "`mesh.data` is {}, but {} hosts have {all} devices; all of them take part: use \
                  --devices all",
                 config.mesh.data,
-                self.count
-            ));
-        }
-        if self.are_apart() && config.optimizer_sharding == OptimizerSharding::Zero1 {
-            return Err(bad_input!(
-                "`optimizer_sharding` is \"zero1\" on {} hosts: a state that is split over hosts \
-                 cannot be saved; expected \"replicated\"",
                 self.count
             ));
         }
