@@ -33,15 +33,18 @@ def curve(run: Path) -> dict[int, tuple[float, float, float | None]]:
 def main(runs: list[Path]) -> None:
     curves = [curve(run) for run in runs]
     steps = sorted(set.intersection(*(set(c) for c in curves)))
-    print("| step | " + " | ".join(f"{r.name}: kNN %, seconds, loss" for r in runs) + " | mean kNN % |")
+    print("| step | " + " | ".join(f"{r.name}: kNN %, seconds, loss" for r in runs) + " | mean kNN %, standard error |")
     print("|---" * (len(runs) + 2) + "|")
     for step in steps:
         cells = []
         for points in curves:
             knn, seconds, loss = points[step]
             cells.append(f"{knn:.1f}, {seconds:.0f} s, " + ("" if loss is None else f"{loss:.3f}"))
-        mean = statistics.mean(points[step][0] for points in curves)
-        print(f"| {step} | " + " | ".join(cells) + f" | {mean:.1f} |")
+        values = [points[step][0] for points in curves]
+        mean = f"{statistics.mean(values):.1f}"
+        if len(values) > 1:
+            mean += f", {statistics.stdev(values) / len(values) ** 0.5:.1f}"
+        print(f"| {step} | " + " | ".join(cells) + f" | {mean} |")
 
 
 if __name__ == "__main__":

@@ -3,11 +3,11 @@
 
     cargo build --release && python3 tools/pod_configs.py [CONFIG]...
 
-Needs no accelerator. Of configurations that cost about the same, which are those
-with one backbone, method and batch, the first is compiled as `train` lowers it,
-and tells the seconds of a step; the others are lowered as a loop where they can
-be, which compiles several times faster. Configurations that were compiled before
-are kept, unless named. Takes an hour or two in all.
+Needs no accelerator. Configurations whose backbone is in the first table already are
+lowered as a loop, which compiles several times faster; no compiler tells a loop's
+seconds, so theirs are those of the first table's row, in proportion to the FLOPs.
+Others are lowered as `train` does. Configurations that were compiled before are
+kept, unless named. Takes an hour in all.
 """
 
 import json
@@ -38,29 +38,25 @@ def resolved(config):
 VALUES = {config: resolved(config) for config in CONFIGS}
 
 
-def cost(config):
-    """What configurations of about the same cost have in common."""
-    model, method = VALUES[config]["model"], VALUES[config]["method"]
-    return (model["arch"], model.get("patch"), model.get("mlp_norm"), method["name"], VALUES[config]["batch"])
-
-
-def can_loop(config):
+def backbone(config):
     model = VALUES[config]["model"]
-    return model["arch"].startswith("vit") and model["mlp_norm"] == "layer"
+    return tuple(model.get(key) for key in ("arch", "patch", "mlp_norm", "heads"))
 
 
 def timed(done):
-    """Seconds of a step by cost."""
+    """Of each backbone: seconds of a step, and its FLOPs on a device."""
     found = {}
     for config, report in done.items():
         if report["estimated_seconds"] is not None:
-            found.setdefault(cost(config), report["estimated_seconds"])
+            found.setdefault(backbone(config), (report["estimated_seconds"], report["model_flops"]))
     return found
 
 
-def cells(config, report, seconds):
-    own = report["estimated_seconds"]
-    step = seconds.get(cost(config)) if own is None else own
+def cells(config, report, known):
+    seconds, note = report["estimated_seconds"], ""
+    if seconds is None and backbone(config) in known:
+        like, flops = known[backbone(config)]
+        seconds, note = like * report["model_flops"] / flops, " (by FLOPs)"
     steps = VALUES[config]["schedule"]["epochs"] * (IMAGES // report["batch"])
     return [
         config,
@@ -68,8 +64,8 @@ def cells(config, report, seconds):
         report["lowering"],
         "yes" if report["fits"] else "no",
         "?" if report["used_bytes"] is None else f"{report['used_bytes'] / 2**30:.2f}",
-        "?" if step is None else f"{step:.4f}" + ("" if own is not None else " (its like)"),
-        "?" if step is None else f"{step * steps / 3600:.1f}",
+        "?" if seconds is None else f"{seconds:.4f}{note}",
+        "?" if seconds is None else f"{seconds * steps / 3600:.1f}",
         f"{report['compile_seconds']:.0f}",
     ]
 
@@ -90,15 +86,15 @@ def main():
             if path(config) == MODELS[model][0] and pod(config) == target and row in kept:
                 done[config] = kept[row]["whole"]
     for config in named or [config for config in CONFIGS if config not in done]:
-        as_loop = can_loop(config) and cost(config) in timed({c: r for c, r in done.items() if c != config})
+        as_loop = backbone(config) in timed({c: r for c, r in done.items() if c != config}) and can_loop(config)
         more = ["--set", "lowering=scan"] if as_loop else []
         try:
             done[config] = compiled(path(config), pod(config), *more)
         except RuntimeError as error:
             print(error, file=sys.stderr, flush=True)
             continue
-        seconds = timed(done)
-        rows = [cells(config, done[config], seconds) for config in CONFIGS if config in done]
+        known = timed(done)
+        rows = [cells(config, done[config], known) for config in CONFIGS if config in done]
         store(kept, {"configurations": table(HEAD, rows)})
 
 

@@ -190,6 +190,12 @@ fn block_body(site: &Site, vit: &Vit, trunk: Trunk, tokens: Tokens, x: Value) ->
         let x = part(site, attention, of_attention, x, |site, x| {
             attention_half(site, vit, early, x)
         })?;
+        // Between the halves: as small as a block's input, and the attention's
+        // last product is not computed again.
+        let x = match recomputes(Lowering::Remat) {
+            true => site.b.save(x)?,
+            false => x,
+        };
         part(site, mlp, recomputes(Lowering::RematMlp), x, |site, x| {
             mlp_half(site, vit, trunk, tokens, x)
         })

@@ -133,7 +133,7 @@ impl CompileCache {
             hash.update(part);
         };
         add(text.as_bytes());
-        add(&options.encode());
+        add(&client.encode(options));
         add(self.plugin_hash(client.plugin())?.as_bytes());
         add(client.platform_version().as_bytes());
         for device in client.devices() {

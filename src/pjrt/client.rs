@@ -49,7 +49,8 @@ pub struct Client {
     platform: String,
     platform_version: String,
     process_index: i32,
-    /// The process of each device of the job, by the devices' ids.
+    /// The process and the id of each device of the job, in this order.
+    all: Vec<(i32, i64)>,
     processes: Vec<i32>,
     plugin: Arc<Plugin>,
 }
@@ -95,7 +96,7 @@ impl Client {
         let all = handle.all_devices()?;
         let all = all
             .iter()
-            .map(|device| Ok((device.id()?, device.process_index()?)));
+            .map(|device| Ok((device.process_index()?, i64::from(device.id()?))));
         let mut all = all.collect::<Result<Vec<_>>>()?;
         all.sort_unstable();
         if let Some(wanted) = options.devices
@@ -108,7 +109,8 @@ impl Client {
             ));
         }
         Ok(Arc::new(Client {
-            processes: all.into_iter().map(|(_, process)| process).collect(),
+            processes: all.iter().map(|(process, _)| *process).collect(),
+            all,
             platform_version: handle.platform_version()?,
             process_index: handle.process_index()?,
             devices,
@@ -137,8 +139,8 @@ impl Client {
         self.process_index
     }
 
-    /// The process of each device of the whole job, in the order of the
-    /// devices' ids, which is that of a program's shards.
+    /// The process of each device of the whole job, in the order of a program's
+    /// shards: those of a process lie together.
     pub fn processes(&self) -> &[i32] {
         &self.processes
     }
@@ -147,13 +149,20 @@ impl Client {
         &self.plugin
     }
 
-    /// Compiles a program for this client's devices, the first
-    /// `num_partitions` of them.
+    /// Compiles a program for the job's devices, the first `num_partitions` of
+    /// them; a process' lie together.
     ///
     /// # Errors
     /// The plugin's, which names the offending operation.
     pub fn compile(&self, program: &Program, options: &CompileOptions) -> Result<Executable> {
-        Executable::new(self.handle.compile(program.text, &options.encode())?)
+        Executable::new(self.handle.compile(program.text, &self.encode(options))?)
+    }
+
+    /// Options for this client's devices.
+    pub(super) fn encode(&self, options: &CompileOptions) -> Vec<u8> {
+        let ids = self.all.iter().map(|(_, id)| *id);
+        let ids: Vec<i64> = ids.take(options.num_partitions).collect();
+        options.encode(&ids)
     }
 
     /// Loads what [`Executable::serialize`] gave on an equal machine.

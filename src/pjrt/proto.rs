@@ -36,7 +36,9 @@ pub enum OptionValue {
 
 impl CompileOptions {
     /// The serialised `CompileOptionsProto`; equal options give equal bytes.
-    pub(super) fn encode(&self) -> Vec<u8> {
+    /// `devices` are the ids of those that run the program, by its partitions;
+    /// none: as the plugin likes, for devices that are not there.
+    pub(super) fn encode(&self, devices: &[i64]) -> Vec<u8> {
         let overrides = self.env_overrides.iter().map(|(name, value)| {
             let value = match value.clone() {
                 OptionValue::Text(text) => option_override::Value::Text(text),
@@ -53,6 +55,7 @@ impl CompileOptions {
                 num_replicas: 1,
                 num_partitions: self.num_partitions as i64,
                 use_spmd_partitioning: true,
+                device_assignment: DeviceAssignmentProto::of(devices),
                 use_shardy_partitioner: true,
             }),
             env_option_overrides: overrides.collect(),
@@ -79,8 +82,41 @@ struct ExecutableBuildOptionsProto {
     num_partitions: i64,
     #[prost(bool, tag = "6")]
     use_spmd_partitioning: bool,
+    #[prost(message, optional, tag = "9")]
+    device_assignment: Option<DeviceAssignmentProto>,
     #[prost(bool, tag = "19")]
     use_shardy_partitioner: bool,
+}
+
+/// A partition is a "computation" here.
+#[derive(Clone, PartialEq, Message)]
+struct DeviceAssignmentProto {
+    #[prost(int32, tag = "1")]
+    replica_count: i32,
+    #[prost(int32, tag = "2")]
+    computation_count: i32,
+    #[prost(message, repeated, tag = "3")]
+    computation_devices: Vec<ComputationDevice>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct ComputationDevice {
+    #[prost(int64, repeated, tag = "1")]
+    replica_device_ids: Vec<i64>,
+}
+
+impl DeviceAssignmentProto {
+    /// One replica of each partition.
+    fn of(devices: &[i64]) -> Option<Self> {
+        let one = |&id: &i64| ComputationDevice {
+            replica_device_ids: vec![id],
+        };
+        (!devices.is_empty()).then(|| Self {
+            replica_count: 1,
+            computation_count: devices.len() as i32,
+            computation_devices: devices.iter().map(one).collect(),
+        })
+    }
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -124,7 +160,15 @@ mod tests {
             0x3a, 7, // field 7, a map entry
             0x0a, 1, b'b', 0x12, 2, 0x10, 1,
         ];
-        assert_eq!(options.encode(), expected);
+        assert_eq!(options.encode(&[]), expected);
+        let assigned = options.encode(&[7, 5]);
+        let expected = [
+            0x4a, 14, // field 9, 14 bytes
+            0x08, 1, 0x10, 2, // 1: 1, 2: 2
+            0x1a, 3, 0x0a, 1, 7, // 3: its packed 1: 7
+            0x1a, 3, 0x0a, 1, 5, // 3: its packed 1: 5
+        ];
+        assert!(assigned.windows(16).any(|bytes| bytes == expected));
     }
 
     #[test]
@@ -136,7 +180,7 @@ mod tests {
                 num_partitions: 1,
                 env_overrides,
             }
-            .encode()
+            .encode(&[])
         };
         assert_eq!(encode(vec![a.clone(), b.clone()]), encode(vec![b, a]));
     }

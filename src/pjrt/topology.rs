@@ -48,6 +48,6 @@ impl Topology {
     /// The plugin's; with code [`super::Code::RESOURCE_EXHAUSTED`] where the
     /// program does not fit into the devices' memory.
     pub fn compile(&self, program: &Program, options: &CompileOptions) -> Result<Compiled> {
-        Compiled::new(self.handle.compile(program.text, &options.encode())?)
+        Compiled::new(self.handle.compile(program.text, &options.encode(&[]))?)
     }
 }
