@@ -1,7 +1,7 @@
 //! What the shipped configurations are: recipes of the paper and their sources.
 
 use serde_json::{Value, json};
-use xla_moco::config::{Length, Warmup};
+use xla_moco::config::{Head, Length, Rule, Warmup};
 
 use super::{MICRO, QUICKSTART, VIT_B, VIT_S, load, shipped, xla_moco};
 
@@ -111,6 +111,46 @@ fn the_recipes_of_resnet_50_are_the_tables() {
         assert_eq!(config.augment.crop_min, 0.2);
         assert_eq!(config.schedule.warmup, Warmup::Epochs(10.0));
         assert_eq!(config.schedule.length, Length::Epochs(f64::from(epochs)));
+    }
+}
+
+/// The public code of SimCLR, BYOL and SwAV, as `about.recipe` of each says.
+#[test]
+fn the_recipes_of_other_methods_on_resnets_are_their_authors() {
+    let strong = ([0.8, 0.8, 0.8, 0.2], [0.5, 0.5], [0.0, 0.0]);
+    let asymmetric = ([0.4, 0.4, 0.2, 0.1], [1.0, 0.1], [0.0, 0.2]);
+    for (file, base_lr, weight_decay, (jitter, blur_p, solarize_p), heads) in [
+        ("simclr_r50_800ep", 0.3, 1e-6, strong, [(2, 2048, 128), (0, 4096, 128)]),
+        ("byol_r50_800ep", 0.2, 1.5e-6, asymmetric, [(2, 4096, 256); 2]),
+        ("byol_r200_2x_1000ep", 0.2, 1.5e-6, asymmetric, [(2, 4096, 256); 2]),
+        ("swav_r50_800ep", 0.3, 1e-6, strong, [(2, 2048, 128), (0, 4096, 128)]),
+    ] {
+        let config = load(&format!("configs/paper/{file}.json"));
+        let (optimizer, method, augment) = (&config.optimizer, &config.method, &config.augment);
+        assert_eq!(optimizer.base_lr, base_lr, "{file}");
+        assert_eq!(optimizer.weight_decay, weight_decay, "{file}");
+        let lars = Rule::Lars {
+            momentum: 0.9,
+            trust_coefficient: 0.001,
+        };
+        assert_eq!(optimizer.rule, lars, "{file}");
+        assert_eq!(config.batch, 4096);
+        assert_eq!(config.schedule.warmup, Warmup::Epochs(10.0), "{file}");
+        let sizes = |head: &Head| (head.layers, head.hidden, head.out);
+        assert_eq!([&method.projector, &method.predictor].map(sizes), heads, "{file}");
+        assert_eq!(augment.crop_min, 0.08, "{file}");
+        assert_eq!((augment.jitter, augment.jitter_p), (jitter, 0.8), "{file}");
+        assert_eq!((augment.blur_p, augment.solarize_p), (blur_p, solarize_p), "{file}");
+        assert_eq!((augment.gray_p, augment.blur_sigma), (0.2, [0.1, 2.0]), "{file}");
+        match file.starts_with("byol") {
+            true => assert_eq!((method.momentum, method.temperature), (0.996, None)),
+            false => assert_eq!(method.temperature, Some(0.1), "{file}"),
+        }
+        if let Some(swav) = &method.swav {
+            assert_eq!((swav.prototypes, swav.freeze_prototypes_steps), (3000, 313));
+            assert_eq!((swav.sinkhorn_epsilon, swav.sinkhorn_iterations), (0.05, 3));
+            assert_eq!(swav.queue, 0);
+        }
     }
 }
 

@@ -4,19 +4,15 @@
 use serde_json::{Value as Json, json};
 use xla_moco::config::RunConfig;
 use xla_moco::graph::{Builder, DType};
-use xla_moco::methods;
 use xla_moco::models::{self, Trunk};
-use xla_moco::nn::{Mode, Role, Site, Variables};
+use xla_moco::nn::{Mode, Site, Variables};
 
-use crate::fixture::{Program, Tensor, Tensors, assert_close, client, declare, part, read};
-use crate::training::{compare, first_gradients, train};
+use crate::fixture::{Program, assert_close, client, declare, part, read};
+use crate::training::{compare, first_gradients, loss_agrees, start, tensors, train};
 
 /// f32 arithmetic in another order. Batches of 8 through BN make gradients
 /// sensitive: PyTorch in f32 is up to 1.4e-5 off PyTorch in f64.
 const BOUND: f64 = 4e-5;
-const LOSS_BOUND: f64 = 1e-5;
-/// Of the momentum encoder's start over the base encoder's.
-const SLOW_START: f32 = 0.9;
 
 /// The cases of tools/reference/backbones_torch.py: `model`, `bn_crops`, and
 /// the number of trained parameters.
@@ -126,46 +122,6 @@ fn config(case: &str, model: Json, crops: &str) -> RunConfig {
         "schedule": {"total_steps": 3},
     }))
     .unwrap()
-}
-
-/// A case's tensors with the views that all have.
-fn tensors(fixture: &Tensors, case: &str) -> Tensors {
-    let mut own = part(fixture, case);
-    let shared = |name: &&String| name.as_str() == "m" || name.starts_with(['x']);
-    for name in fixture.keys().filter(shared) {
-        own.insert(name.clone(), fixture[name].clone());
-    }
-    own
-}
-
-/// The start: what is stored, the momentum encoder as a part of the base
-/// encoder, fixed positions as they are.
-fn start(own: &Tensors, config: &RunConfig) -> Tensors {
-    let mut init = part(own, "init");
-    for spec in methods::specs(config) {
-        let Some(rest) = spec.name.strip_prefix("momentum_encoder.") else {
-            continue;
-        };
-        if spec.role != Role::Frozen {
-            continue;
-        }
-        let base = format!("base_encoder.{rest}");
-        let trained = |s: &xla_moco::nn::Spec| s.name == base && s.role == Role::Trained;
-        let factor = match methods::specs(config).iter().any(trained) {
-            true => SLOW_START,
-            false => 1.0,
-        };
-        let values = init[&base].values();
-        let values: Vec<f32> = values.iter().map(|x| *x as f32 * factor).collect();
-        let tensor = Tensor::f32(init[&base].shape.dims(), &values);
-        init.insert(spec.name, tensor);
-    }
-    init
-}
-
-fn loss_agrees(what: &str, loss: f64, wanted: f64) {
-    let off = (loss / wanted - 1.0).abs();
-    assert!(off < LOSS_BOUND, "{what}: {loss}, not {wanted}");
 }
 
 #[test]

@@ -2,8 +2,10 @@
 //! JAX (tools/reference), on a real plugin in f32. See tests/fixtures/README.md.
 
 mod backbones;
+mod by_hand;
 mod fixture;
 mod layers;
+mod matrix;
 mod methods;
 mod optimizer;
 mod probe;

@@ -2,23 +2,9 @@
 
 use xla_moco::graph::block::Lowering;
 
-use crate::fixture::{Tensor, assert_close, part, read};
-use crate::training::{first_gradients, train};
+use crate::fixture::{assert_close, part, read};
+use crate::training::{first_gradients, is_noise, keys_third, train};
 use crate::vit::config;
-
-/// The third of a `qkv.bias` that belongs to the keys.
-fn keys_third(tensor: &mut Tensor) -> Vec<u8> {
-    let third = tensor.bytes.len() / 3;
-    tensor
-        .bytes
-        .splice(third..2 * third, vec![0; third])
-        .collect()
-}
-
-/// Parameters whose gradient is zero in theory and noise in practice.
-fn is_noise(name: &str) -> bool {
-    name.ends_with("_encoder.norm.bias")
-}
 
 fn norm(bytes: &[u8]) -> f64 {
     let float = |b: &[u8]| f64::from(f32::from_le_bytes(b.try_into().unwrap()));

@@ -6,13 +6,17 @@ use xla_moco::graph::block::Lowering;
 use xla_moco::graph::vjp::gradients;
 use xla_moco::graph::{Builder, DType, Shape, Value};
 use xla_moco::methods::{self, Pictures, Step};
-use xla_moco::nn::{Role, Variables};
+use xla_moco::nn::{Role, Spec, Variables};
 use xla_moco::programs::train_step::{TrainStep, Views, build, initial_state};
 
-use crate::fixture::{Program, Tensor, Tensors, assert_close, client};
+use crate::fixture::{Program, Tensor, Tensors, assert_close, client, part};
 
 /// Norms below this are rounding noise of what is zero in theory.
 const NOISE: f64 = 2e-6;
+const LOSS_BOUND: f64 = 1e-5;
+/// Of the momentum encoder's start over the base encoder's, where a fixture
+/// does not have the former.
+const SLOW_START: f32 = 0.9;
 
 /// [`assert_close`], but what is noise need only be small.
 pub fn compare(what: &str, found: &Tensor, wanted: &Tensor, bound: f64) {
@@ -22,6 +26,60 @@ pub fn compare(what: &str, found: &Tensor, wanted: &Tensor, bound: f64) {
     } else {
         assert_close(what, found, wanted, bound);
     }
+}
+
+/// The third of a `qkv.bias` that belongs to the keys.
+pub fn keys_third(tensor: &mut Tensor) -> Vec<u8> {
+    let third = tensor.bytes.len() / 3;
+    tensor
+        .bytes
+        .splice(third..2 * third, vec![0; third])
+        .collect()
+}
+
+/// Parameters whose gradient is zero in theory and noise in practice.
+pub fn is_noise(name: &str) -> bool {
+    name.ends_with("_encoder.norm.bias")
+}
+
+/// A case's tensors with the views that all have.
+pub fn tensors(fixture: &Tensors, case: &str) -> Tensors {
+    let mut own = part(fixture, case);
+    let shared = |name: &&String| name.as_str() == "m" || name.starts_with(['x']);
+    for name in fixture.keys().filter(shared) {
+        own.insert(name.clone(), fixture[name].clone());
+    }
+    own
+}
+
+/// The start: what is stored, the momentum encoder as a part of the base
+/// encoder, fixed positions as they are.
+pub fn start(own: &Tensors, config: &RunConfig) -> Tensors {
+    let mut init = part(own, "init");
+    for spec in methods::specs(config) {
+        let Some(rest) = spec.name.strip_prefix("momentum_encoder.") else {
+            continue;
+        };
+        if spec.role != Role::Frozen {
+            continue;
+        }
+        let base = format!("base_encoder.{rest}");
+        let trained = |s: &Spec| s.name == base && s.role == Role::Trained;
+        let factor = match methods::specs(config).iter().any(trained) {
+            true => SLOW_START,
+            false => 1.0,
+        };
+        let values = init[&base].values();
+        let values: Vec<f32> = values.iter().map(|x| *x as f32 * factor).collect();
+        let tensor = Tensor::f32(init[&base].shape.dims(), &values);
+        init.insert(spec.name, tensor);
+    }
+    init
+}
+
+pub fn loss_agrees(what: &str, loss: f64, wanted: f64) {
+    let off = (loss / wanted - 1.0).abs();
+    assert!(off < LOSS_BOUND, "{what}: {loss}, not {wanted}");
 }
 
 /// `loss` of the first views from the state `init`, and the gradient of each

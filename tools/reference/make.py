@@ -22,6 +22,7 @@ from safetensors.numpy import save_file
 import augment
 import backbones_torch
 import layers
+import matrix_torch
 import methods_torch
 import optim
 import optim_torch
@@ -35,10 +36,12 @@ MAKERS = {
     "methods": methods_torch.build,
     "backbones": backbones_torch.build,
     "resnet50": backbones_torch.build_resnet50,
+    "matrix": matrix_torch.build,
     "adamw": optim.build_adamw,
     "lamb": optim_torch.build_lamb,
     "lars": optim_torch.build_lars,
     "sgd": optim_torch.build_sgd,
+    "clip": optim_torch.build_clip,
     "probe": probe_torch.build,
     "schedules": optim.build_schedules,
     "augment": augment.build,

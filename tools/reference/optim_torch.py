@@ -1,8 +1,9 @@
-"""lamb.safetensors, lars.safetensors and sgd.safetensors: six steps each, in PyTorch.
+"""lamb.safetensors, lars.safetensors, sgd.safetensors and clip.safetensors: six steps each, in PyTorch.
 
 LAMB from You et al. 2020 (Alg. 2, with the bias correction of its code), LARS from You, Gitman and
 Ginsburg 2017 with decay inside the trusted gradient, both without decay and trust ratio for vectors.
-Each is checked against the same equations in f64; SGD is torch.optim.SGD.
+Each is checked against the same equations in f64; SGD and AdamW are torch.optim's, and clipping is
+torch.nn.utils.clip_grad_norm_.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from optim import LR, SHAPES
 class Lamb:
     SLOTS = ["m", "v"]
 
-    def __init__(self, p: Tensor):
-        self.m, self.v, self.t = torch.zeros_like(p), torch.zeros_like(p), 0
+    def __init__(self, p: Tensor, decay: float = 1e-3):
+        self.m, self.v, self.t, self.decay = torch.zeros_like(p), torch.zeros_like(p), 0, decay
 
     def step(self, p: Tensor, g: Tensor, lr: float) -> Tensor:
         self.t += 1
@@ -28,7 +29,7 @@ class Lamb:
         r = (self.m / (1 - 0.9**self.t)) / ((self.v / (1 - 0.999**self.t)).sqrt() + 1e-6)
         ratio = 1.0
         if p.ndim > 1:
-            r = r + 1e-3 * p
+            r = r + self.decay * p
             if p.norm() > 0 and r.norm() > 0:
                 ratio = p.norm() / r.norm()
         return p - lr * ratio * r
@@ -37,14 +38,14 @@ class Lamb:
 class Lars:
     SLOTS = ["mu"]
 
-    def __init__(self, p: Tensor):
-        self.mu = torch.zeros_like(p)
+    def __init__(self, p: Tensor, decay: float = 1.5e-2, trust: float = 0.001):
+        self.mu, self.decay, self.trust = torch.zeros_like(p), decay, trust
 
     def step(self, p: Tensor, g: Tensor, lr: float) -> Tensor:
         if p.ndim > 1:
-            g = g + 1.5e-2 * p
+            g = g + self.decay * p
             if p.norm() > 0 and g.norm() > 0:
-                g = 0.001 * p.norm() / g.norm() * g
+                g = self.trust * p.norm() / g.norm() * g
         self.mu = 0.9 * self.mu + g
         return p - lr * self.mu
 
@@ -59,6 +60,28 @@ class Sgd:
     @property
     def buf(self) -> Tensor:
         return self.optimizer.state[self.p]["momentum_buffer"]
+
+    def step(self, p: Tensor, g: Tensor, lr: float) -> Tensor:
+        self.p.grad = g
+        self.optimizer.param_groups[0]["lr"] = lr
+        self.optimizer.step()
+        return self.p.detach().clone()
+
+
+class AdamW:
+    SLOTS = ["m", "v"]
+
+    def __init__(self, p: Tensor, decay: float = 0.1):
+        self.p = torch.nn.Parameter(p.clone())
+        self.optimizer = torch.optim.AdamW([self.p], lr=0.0, betas=(0.9, 0.999), eps=1e-8, weight_decay=decay)
+
+    @property
+    def m(self) -> Tensor:
+        return self.optimizer.state[self.p]["exp_avg"]
+
+    @property
+    def v(self) -> Tensor:
+        return self.optimizer.state[self.p]["exp_avg_sq"]
 
     def step(self, p: Tensor, g: Tensor, lr: float) -> Tensor:
         self.p.grad = g
@@ -99,3 +122,47 @@ def build_lars() -> dict[str, np.ndarray]:
 
 def build_sgd() -> dict[str, np.ndarray]:
     return six_steps(Sgd)
+
+
+# The second parameter's gradient alone, and then all together: sometimes above and sometimes below.
+GROUP, GROUP_NORM, NORM = 1, 0.5, 2.0
+
+
+def clipped(grads: list[Tensor]) -> list[Tensor]:
+    """Clipped in the group, then all together."""
+    parameters = [torch.nn.Parameter(torch.zeros_like(g)) for g in grads]
+    for p, g in zip(parameters, grads):
+        p.grad = g.clone()
+    torch.nn.utils.clip_grad_norm_([parameters[GROUP]], GROUP_NORM)
+    torch.nn.utils.clip_grad_norm_(parameters, NORM)
+    return [p.grad for p in parameters]
+
+
+def build_clip() -> dict[str, np.ndarray]:
+    """Each rule on the same gradients, which are clipped. Stored are those before."""
+    g = torch.Generator().manual_seed(12)
+    init = [torch.randn(shape, generator=g) for shape in SHAPES]
+    grads = []
+    for t in range(len(LR)):
+        scales = [[1.0, 0.1, 1e-3, 0.5][(i + t) % 4] for i in range(len(SHAPES))]
+        grads.append([scale * torch.randn(shape, generator=g) for scale, shape in zip(scales, SHAPES)])
+    norms = [torch.cat([x.flatten() for x in step]).norm() for step in grads]
+    assert min(norms) < NORM < max(norms), f"clips all or nothing: {norms}"
+    out = {}
+    for label, rule in [("adamw", AdamW), ("lamb", Lamb), ("lars", Lars), ("sgd", Sgd)]:
+        p, exact = list(init), [x.double() for x in init]
+        state, wanted = [rule(x) for x in p], [rule(x) for x in exact]
+        out[f"{label}.lr"] = np.array(LR, np.float32)
+        for i in range(len(SHAPES)):
+            out[f"{label}.init.{i}"] = numpy(p[i]).copy()
+        for t, lr in enumerate(LR):
+            lr = float(np.float32(lr))
+            ours, theirs = clipped(grads[t]), clipped([x.double() for x in grads[t]])
+            for i in range(len(SHAPES)):
+                p[i], exact[i] = state[i].step(p[i], ours[i], lr), wanted[i].step(exact[i], theirs[i], lr)
+                agree(f"clip.{label}.param.{i}.{t}", p[i], exact[i], 2e-6)
+                out[f"{label}.grad.{i}.{t}"] = numpy(grads[t][i]).copy()
+                out[f"{label}.param.{i}.{t}"] = numpy(p[i]).copy()
+        for i in range(len(SHAPES)):
+            out |= {f"{label}.{slot}.{i}": numpy(getattr(state[i], slot)).copy() for slot in rule.SLOTS}
+    return out
