@@ -1,4 +1,5 @@
-//! LARS (You, Gitman and Ginsburg 2017) in the form of the authors' code.
+//! LARS (You, Gitman and Ginsburg 2017) in the form of the public code of MoCo
+//! v3 and BYOL.
 //!
 //! ```text
 //! g <- g + wd p
@@ -8,7 +9,8 @@
 //! ```
 //!
 //! c is the trust coefficient. Vectors and scalars (biases and norms) have
-//! neither decay nor factor.
+//! neither decay nor factor. The paper's factor has |g| + wd |p| for our
+//! |g + wd p|, and its average has the learning rate inside.
 
 use super::{Pace, adapts, trust_ratio};
 use crate::graph::{Builder, Result, Value};

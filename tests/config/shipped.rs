@@ -120,10 +120,34 @@ fn the_recipes_of_other_methods_on_resnets_are_their_authors() {
     let strong = ([0.8, 0.8, 0.8, 0.2], [0.5, 0.5], [0.0, 0.0]);
     let asymmetric = ([0.4, 0.4, 0.2, 0.1], [1.0, 0.1], [0.0, 0.2]);
     for (file, base_lr, weight_decay, (jitter, blur_p, solarize_p), heads) in [
-        ("simclr_r50_800ep", 0.3, 1e-6, strong, [(2, 2048, 128), (0, 4096, 128)]),
-        ("byol_r50_800ep", 0.2, 1.5e-6, asymmetric, [(2, 4096, 256); 2]),
-        ("byol_r200_2x_1000ep", 0.2, 1.5e-6, asymmetric, [(2, 4096, 256); 2]),
-        ("swav_r50_800ep", 0.3, 1e-6, strong, [(2, 2048, 128), (0, 4096, 128)]),
+        (
+            "simclr_r50_800ep",
+            0.3,
+            1e-6,
+            strong,
+            [(2, 2048, 128), (0, 4096, 128)],
+        ),
+        (
+            "byol_r50_800ep",
+            0.2,
+            1.5e-6,
+            asymmetric,
+            [(2, 4096, 256); 2],
+        ),
+        (
+            "byol_r200_2x_1000ep",
+            0.2,
+            1.5e-6,
+            asymmetric,
+            [(2, 4096, 256); 2],
+        ),
+        (
+            "swav_r50_800ep",
+            0.3,
+            1e-6,
+            strong,
+            [(2, 2048, 128), (0, 4096, 128)],
+        ),
     ] {
         let config = load(&format!("configs/paper/{file}.json"));
         let (optimizer, method, augment) = (&config.optimizer, &config.method, &config.augment);
@@ -137,11 +161,23 @@ fn the_recipes_of_other_methods_on_resnets_are_their_authors() {
         assert_eq!(config.batch, 4096);
         assert_eq!(config.schedule.warmup, Warmup::Epochs(10.0), "{file}");
         let sizes = |head: &Head| (head.layers, head.hidden, head.out);
-        assert_eq!([&method.projector, &method.predictor].map(sizes), heads, "{file}");
+        assert_eq!(
+            [&method.projector, &method.predictor].map(sizes),
+            heads,
+            "{file}"
+        );
         assert_eq!(augment.crop_min, 0.08, "{file}");
         assert_eq!((augment.jitter, augment.jitter_p), (jitter, 0.8), "{file}");
-        assert_eq!((augment.blur_p, augment.solarize_p), (blur_p, solarize_p), "{file}");
-        assert_eq!((augment.gray_p, augment.blur_sigma), (0.2, [0.1, 2.0]), "{file}");
+        assert_eq!(
+            (augment.blur_p, augment.solarize_p),
+            (blur_p, solarize_p),
+            "{file}"
+        );
+        assert_eq!(
+            (augment.gray_p, augment.blur_sigma),
+            (0.2, [0.1, 2.0]),
+            "{file}"
+        );
         match file.starts_with("byol") {
             true => assert_eq!((method.momentum, method.temperature), (0.996, None)),
             false => assert_eq!(method.temperature, Some(0.1), "{file}"),

@@ -82,10 +82,7 @@ fn steps(rule: Json, gradients: &[[f32; 2]], held: bool) -> [Vec<f64>; 2] {
 
 fn near(found: &[f64], wanted: [f64; 2]) {
     let off = found.iter().zip(wanted).map(|(f, w)| (f - w).abs());
-    assert!(
-        off.fold(0.0, f64::max) < 2e-5,
-        "{found:?}, not {wanted:?}"
-    );
+    assert!(off.fold(0.0, f64::max) < 2e-5, "{found:?}, not {wanted:?}");
 }
 
 /// You et al. 2020, Alg. 2, with phi the identity and the bias correction of
@@ -142,9 +139,7 @@ fn lars() {
     // 4.75. Then |g| + wd |p| = .5 + .475, ratio .475 / .975, g + wd p =
     // (.585, .78), v = .9 (.15, .2) + .5 (.285, .38) = (.2775, .37). The vector's
     // v is .5 (.3, .4) first and then 1.9 times as long.
-    let rule = |c: f64| {
-        json!({"name": "lars", "base_lr": 1e-3, "weight_decay": 0.1, "trust_coefficient": c})
-    };
+    let rule = |c: f64| json!({"name": "lars", "base_lr": 1e-3, "weight_decay": 0.1, "trust_coefficient": c});
     let [weight, bias] = steps(rule(0.1), &[[0.3, 0.4], [0.3, 0.4]], false);
     near(&weight, [2.85 - 0.2775, 3.8 - 0.37]);
     near(&bias, [2.85 - 0.285, 3.8 - 0.38]);
