@@ -102,7 +102,7 @@ fn refused(what: &str, path: &Path, words: &str) {
 fn hostile_files_are_refused_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("weights.pth");
-    let mut members = |pickle: &[u8], data: &[u8], words: &str, what: &str| {
+    let members = |pickle: &[u8], data: &[u8], words: &str, what: &str| {
         let all = [("a/data.pkl", pickle), ("a/data/0", data)];
         zip_file(&path, &all, CompressionMethod::Stored);
         refused(what, &path, words);
@@ -154,17 +154,13 @@ fn hostile_files_are_refused_at_once() {
         "a storage's name",
         "the same long key over and over",
     );
-    let wide = b"\x80\x02ccollections\nOrderedDict\nq\x00(";
-    let calls = b"tq\x01"
-        .iter()
-        .chain(b"h\x00h\x01R".repeat(60_000).iter())
-        .copied();
-    let wide: Vec<u8> = wide
-        .iter()
-        .copied()
-        .chain(b"N".repeat(60_000))
-        .chain(calls)
-        .collect();
+    let wide = [
+        b"\x80\x02ccollections\nOrderedDict\nq\x00(".as_slice(),
+        &b"N".repeat(60_000),
+        b"tq\x01",
+        &b"h\x00h\x01R".repeat(60_000),
+    ]
+    .concat();
     members(
         &wide,
         &[],

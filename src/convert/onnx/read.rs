@@ -11,7 +11,7 @@ use super::{DATA_FILE, PREFIX};
 use crate::checkpoint::Dtype;
 use crate::convert::source::Entry;
 
-/// Weights at most; a ViT-H has 388.
+/// Weights at most; a ViT-H has 390.
 const MAX_WEIGHTS: usize = 1 << 14;
 
 /// The longest text, in bytes.
