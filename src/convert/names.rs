@@ -34,6 +34,8 @@ pub enum Place {
     Beside(String),
     /// What we have no use for, in words.
     Aside(&'static str),
+    /// Nowhere in this layout.
+    Nowhere,
 }
 
 impl Layout {
@@ -124,8 +126,7 @@ fn of_moco(name: &str) -> Place {
         () if begins(&["optimizer.", "knn_queue.", "prototypes.", "swav_queue"]) => {
             Place::Aside("other state of its training")
         }
-        // A left-over.
-        () => Place::Backbone(name.to_owned()),
+        () => Place::Nowhere,
     }
 }
 
@@ -179,8 +180,7 @@ fn of_hf(name: &str) -> Place {
     let block = name.strip_prefix("encoder.layer.");
     let block = block.or(name.strip_prefix("layers."));
     let Some((number, inner)) = block.and_then(|rest| rest.split_once('.')) else {
-        // A name that nobody has is a left-over.
-        return Place::Backbone(renamed(&OUTER, name).unwrap_or_else(|| name.to_owned()));
+        return renamed(&OUTER, name).map_or(Place::Nowhere, Place::Backbone);
     };
     for (third, theirs) in THIRDS.iter().chain(&THIRDS_IN_MEMORY).enumerate() {
         let third = third % 3;
@@ -190,7 +190,7 @@ fn of_hf(name: &str) -> Place {
     }
     match renamed(&INNER, inner).or_else(|| renamed(&IN_MEMORY, inner)) {
         Some(inner) => Place::Backbone(format!("blocks.{number}.{inner}")),
-        None => Place::Backbone(name.to_owned()),
+        None => Place::Nowhere,
     }
 }
 

@@ -71,11 +71,16 @@ fn matched(
     let source = &mut contents.source;
     let layout = from.unwrap_or_else(|| Layout::of(&source.entries));
     let (mut parts, mut beside, mut aside) = (Parts::new(), Parts::new(), BTreeMap::new());
+    let mut nowhere = Vec::new();
     for (index, entry) in source.entries.iter().enumerate() {
         let (group, name, third, of) = match layout.place(&entry.name) {
             Place::Backbone(name) => (&mut parts, name, 0, 1),
             Place::Third(name, third) => (&mut parts, name, third, 3),
             Place::Beside(name) => (&mut beside, name, 0, 1),
+            Place::Nowhere => {
+                nowhere.push(entry.name.as_str());
+                continue;
+            }
             Place::Aside(what) => {
                 *aside.entry(what).or_insert(0) += 1;
                 continue;
@@ -86,6 +91,21 @@ fn matched(
             Some(slot @ None) => *slot = Some(index),
             _ => return Err(bad_input!("two of its tensors are {name}")),
         }
+    }
+    if let Some(some) = nowhere.chunks(8).next() {
+        return Err(bad_input!(
+            "{} of its {} tensors are left over, they have no place in the {} layout: {}{}. Is \
+             --from the right one?",
+            nowhere.len(),
+            source.entries.len(),
+            layout.name(),
+            some.join(", "),
+            if nowhere.len() > some.len() {
+                ", .."
+            } else {
+                ""
+            }
+        ));
     }
     let shapes = shapes(source, &parts);
     let (config, heads_by) = config(path, &contents, layout, hints, &shapes)?;
