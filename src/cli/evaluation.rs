@@ -2,7 +2,7 @@
 //! and what is said of them with every number.
 
 use std::fmt::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -10,8 +10,9 @@ use serde_json::{Value as Json, json};
 
 use super::PjrtArgs;
 use crate::bad_input;
-use crate::checkpoint::{self, Dtype, Loaded, RunDir, Snapshot};
+use crate::checkpoint::{self, Dtype, Loaded, Snapshot};
 use crate::config::{Override, RunConfig};
+use crate::convert::config_of;
 use crate::data::Dataset;
 use crate::eval::vote::{ClassResult, Confusion};
 use crate::graph::Shape;
@@ -185,23 +186,6 @@ pub(super) fn by_class(per_class: &[ClassResult], confusions: &[Confusion]) -> R
         )?;
     }
     Ok(text)
-}
-
-/// The configuration of the run that a checkpoint lies in, `RUN/checkpoints/`.
-fn config_of(checkpoint: &Path, set: &[Override]) -> Result<RunConfig> {
-    let real = checkpoint
-        .canonicalize()
-        .with_context(|| format!("cannot open {}", checkpoint.display()))?;
-    let root = real.ancestors().nth(2).unwrap_or(&real);
-    let written = RunDir::open(root)?.read_config()?.ok_or_else(|| {
-        bad_input!(
-            "the checkpoint {} lies in no run: expected the run's config.json in {}",
-            checkpoint.display(),
-            root.display()
-        )
-    })?;
-    RunConfig::from_written(written, set)
-        .with_context(|| format!("configuration {}", root.join("config.json").display()))
 }
 
 /// Training and test pictures, and what they are called.

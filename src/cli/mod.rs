@@ -7,6 +7,7 @@
 
 mod compile;
 mod configs;
+mod convert;
 mod data;
 mod evaluation;
 mod export;
@@ -55,6 +56,7 @@ enum Command {
     Plan(plan::Args),
     Knn(knn::Args),
     Probe(probe::Args),
+    Convert(convert::Args),
     Status(status::Args),
     Configs(configs::Args),
     /// Lists, installs and checks PJRT plugins.
@@ -98,6 +100,7 @@ fn run(command: Command) -> Result<()> {
         Command::Plan(args) => plan::run(args),
         Command::Knn(args) => knn::run(args),
         Command::Probe(args) => probe::run(args),
+        Command::Convert(args) => convert::run(args),
         Command::Status(args) => status::run(&args),
         Command::Configs(args) => configs::run(args),
         Command::Plugins(args) => plugins::run(args),

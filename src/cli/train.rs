@@ -35,6 +35,14 @@ pub struct Args {
     #[arg(long, value_name = "N")]
     pub steps: Option<u64>,
 
+    /// Start from these weights in place of random ones: a file (.pth.tar,
+    /// .safetensors), a run, or a folder of another tool
+    ///
+    /// The backbone goes into both encoders; heads too where the file has them.
+    /// A folder that has a checkpoint already is resumed as ever.
+    #[arg(long, value_name = "FILE|DIR")]
+    pub continue_from: Option<PathBuf>,
+
     /// Where the hosts of one job meet: file:/shared/folder, or
     /// redis://HOST:PORT
     ///
@@ -78,6 +86,7 @@ pub fn run(mut args: Args) -> Result<()> {
         pjrt: args.pjrt.pjrt,
         compile_cache: !args.pjrt.no_compile_cache,
         steps: args.steps,
+        continue_from: args.continue_from,
         job,
     })?;
     print(&summary(&outcome, &args.config.config)?)?;

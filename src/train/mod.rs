@@ -8,6 +8,7 @@
 //! | `plan` | what happens after which step: schedule, evaluations, checkpoints, stop |
 //! | `folder`, `origin` | takes the run's folder; whether what is there can be gone on from, and to the same bits |
 //! | `session` | plugin, client, program, compilation, state: all that is there before the first step |
+//! | `continue_from` | weights that a run starts from |
 //! | `devices`, `state`, `gather`, `feed` | arrays to the devices; the train state there, and its copies on the host, with what is split over hosts; a step's batch and scalars |
 //! | `first_step` | the first step's arguments on the host, for another client |
 //! | `run_loop` | the loop itself |
@@ -25,6 +26,7 @@
 //!   on disk.
 
 mod clock;
+mod continue_from;
 mod corrupt_list;
 mod devices;
 mod feed;
@@ -79,6 +81,9 @@ pub struct Options {
     /// Stop after this step, counted from the run's first; the schedule stays
     /// as it is.
     pub steps: Option<u64>,
+    /// Weights to start from where the folder has no checkpoint yet: a file, a
+    /// run, or a folder of another tool.
+    pub continue_from: Option<PathBuf>,
     /// One of several hosts, for plugins that do not know of each other's
     /// processes.
     pub job: Option<Job>,

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
 use super::Options;
+use super::continue_from::Start;
 use super::devices::Devices;
 use super::folder::Folder;
 use super::gather::Gather;
@@ -74,6 +75,10 @@ impl Session {
         };
         tell_plugin(&client, records, step)?;
 
+        let start = match &options.continue_from {
+            Some(path) if folder.resume_step().is_none() => Some(Start::read(path, config)?),
+            _ => None,
+        };
         let step_of_run = TrainStep::of_run(config, pictures.training_set());
         if step_of_run.queue == 0 {
             let why = match pictures.train.is_labelled() {
@@ -122,6 +127,10 @@ impl Session {
                 ("program", text.clone()),
                 ("step to go on from", step.to_string()),
                 ("step to stop after", stop.to_string()),
+                (
+                    "weights to start from",
+                    start.as_ref().map_or("none", Start::sha256).to_owned(),
+                ),
             ]);
             agree(
                 &stance,
@@ -136,7 +145,14 @@ impl Session {
         tell_differences(folder, &origin, records)?;
         let initial = match folder.take_state() {
             Some(snapshot) => state::arrays(snapshot)?,
-            None => train_step::initial_state(&step_of_run),
+            None => {
+                let mut initial = train_step::initial_state(&step_of_run);
+                if let Some(start) = &start {
+                    let (message, evidence) = start.put(config, &mut initial)?;
+                    records.tell(0, "continue_from", Severity::Info, &message, evidence)?;
+                }
+                initial
+            }
         };
         let state = DeviceState::upload(&program, &devices, initial)
             .with_context(|| format!("the state after step {step}"))?;

@@ -98,6 +98,21 @@ pub const MODULES: &[Module] = &[
             "programs",
         ],
     ),
+    with_io(
+        "convert",
+        &[
+            "checkpoint",
+            "config",
+            "error",
+            "graph",
+            "hash",
+            "methods",
+            "models",
+            "nn",
+            "pjrt",
+            "programs",
+        ],
+    ),
     with_io("train", &["*"]),
     with_io("cli", &["*"]),
 ];
