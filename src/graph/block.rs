@@ -12,7 +12,8 @@ pub enum Lowering {
     RematAttention,
     /// Every block written out; inner values of its MLP recomputed.
     RematMlp,
-    /// Every block written out; inner values recomputed.
+    /// Every block written out; inner values recomputed, but for those that the
+    /// body marks by [`Builder::save`]: statistics, and what is cheap to keep.
     Remat,
     /// One loop; inner values recomputed.
     Scan,

@@ -34,22 +34,25 @@ impl Files {
 impl Store for Files {
     fn put(&self, key: &str, value: &[u8]) -> Result<()> {
         // Renamed into its place, so that nobody sees half of it.
-        let mut file = tempfile::NamedTempFile::new_in(&self.folder)
-            .with_context(|| format!("cannot write to the store {}", self.address()))?;
-        file.write_all(value)?;
-        file.persist(self.path(key))?;
-        Ok(())
+        let write = || {
+            let mut file = tempfile::NamedTempFile::new_in(&self.folder)?;
+            file.write_all(value)?;
+            file.persist(self.path(key))?;
+            anyhow::Ok(())
+        };
+        write().with_context(|| format!("cannot write to the store {}", self.address()))
     }
 
     fn try_get(&self, key: &str) -> Result<Option<Vec<u8>>> {
         let path = self.path(key);
+        let unreadable = || format!("cannot read from the store {}", self.address());
         match std::fs::metadata(&path) {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 let gone = || format!("the store {} has gone away", self.address());
                 ensure!(self.folder.is_dir(), gone());
                 return Ok(None);
             }
-            Err(error) => return Err(error).context("cannot read from the store"),
+            Err(error) => return Err(error).with_context(unreadable),
             Ok(metadata) => ensure!(
                 metadata.len() <= MAX_VALUE,
                 "a value of {} bytes in the store",
@@ -58,14 +61,14 @@ impl Store for Files {
         }
         match std::fs::read(&path) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            read => read.map(Some).context("cannot read from the store"),
+            read => read.map(Some).with_context(unreadable),
         }
     }
 
     fn remove(&self, key: &str) -> Result<()> {
         match std::fs::remove_file(self.path(key)) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
-                Err(error).context("cannot remove from the store")
+                Err(error).with_context(|| format!("cannot write to the store {}", self.address()))
             }
             _ => Ok(()),
         }
