@@ -53,7 +53,7 @@ def randomise(model, seed):
         with torch.no_grad():
             if name.endswith("running_var"):
                 value.copy_(noise.abs() + 0.5)
-            elif value.dim() > 1 and "token" not in name and "embed" not in name.split(".")[0]:
+            elif value.dim() > 1 and name.split(".")[-1] not in ("cls_token", "pos_embed"):
                 value.copy_(noise * fan_in**-0.5)
             elif name.endswith("weight"):
                 value.copy_(1 + 0.1 * noise)
@@ -330,6 +330,16 @@ def check_variants(check):
                       refused="timm has no model like this")
 
 
+def check_large(check):
+    """A ViT-L: its ONNX weights are over 1 GiB, and so in a file of their own."""
+    model = randomise(vit(1024, 16, 24, 16, 224), 5)
+    path = check.work / "large.safetensors"
+    save_file(model.state_dict(), path)
+    out = check.convert(path, "xla-moco", "large-run", "--heads", 16)
+    check.onnx(out, 224, features(model, normalised(224)), "large-onnx")
+    check.holds("a second file", (check.work / "large-onnx/model.onnx.data").stat().st_size > 2**30)
+
+
 def fixtures():
     folder = ROOT / "tests/fixtures/convert"
     folder.mkdir(parents=True, exist_ok=True)
@@ -347,15 +357,16 @@ def fixtures():
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("what", choices=["check", "fixtures"])
+    parser.add_argument("--large", action="store_true", help="only a ViT-L: 5 GB of disk")
     parser.add_argument("--binary", type=Path, default=ROOT / "target/release/xla-moco")
     arguments = parser.parse_args()
     if arguments.what == "fixtures":
         return fixtures()
     with tempfile.TemporaryDirectory() as work:
         check = Check(arguments.binary, Path(work))
-        check_vit(check)
-        check_resnet(check)
-        check_variants(check)
+        kinds = [check_large] if arguments.large else [check_vit, check_resnet, check_variants]
+        for kind in kinds:
+            kind(check)
     if check.failed:
         sys.exit(f"{len(check.failed)} of {check.count} failed: {check.failed}")
     print(f"{check.count} of {check.count} hold")

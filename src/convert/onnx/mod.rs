@@ -218,3 +218,39 @@ impl<'a> Ops<'a> {
         Ok(tensor.shape.iter().map(|dim| *dim as i64).collect())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::convert::{Hints, read};
+
+    #[test]
+    fn weights_in_a_file_of_their_own_are_found_again() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let file = root.join("tests/fixtures/convert/tiny.pth.tar");
+        let weights = read(&file, None, &Hints::default()).unwrap();
+        let out = tempfile::tempdir().unwrap();
+        write_split(out.path(), &weights, true).unwrap();
+        let bytes = |name| std::fs::metadata(out.path().join(name)).unwrap().len();
+        let floats: usize = weights.backbone.iter().map(|t| t.data.len() / 4).sum();
+        assert_eq!(bytes(DATA_FILE), 4 * floats as u64);
+        assert!(bytes(MODEL_FILE) < bytes(DATA_FILE));
+        let again = read(out.path(), None, &Hints::default()).unwrap();
+        assert_eq!(again.backbone, weights.backbone);
+        assert_eq!(again.config.model, weights.config.model);
+        // Nothing outside of the folder is read.
+        let model = out.path().join(MODEL_FILE);
+        let text = std::fs::read(&model).unwrap();
+        let at = text
+            .windows(DATA_FILE.len())
+            .position(|w| w == DATA_FILE.as_bytes());
+        let mut text = text;
+        text[at.unwrap()..][..3].copy_from_slice(b"../");
+        std::fs::write(&model, text).unwrap();
+        let error = format!(
+            "{:#}",
+            read(out.path(), None, &Hints::default()).unwrap_err()
+        );
+        assert!(error.contains("is not in model.onnx.data"), "{error}");
+    }
+}
