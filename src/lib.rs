@@ -15,6 +15,7 @@ pub mod models;
 pub mod monitor;
 pub mod nn;
 pub mod optim;
+pub mod pickle;
 pub mod pjrt;
 pub mod plan;
 pub mod programs;

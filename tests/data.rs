@@ -6,6 +6,8 @@ mod hostile;
 mod kinds;
 #[path = "data/parity.rs"]
 mod parity;
+#[path = "data/published.rs"]
+mod published;
 #[path = "data/synthetic.rs"]
 mod synthetic;
 

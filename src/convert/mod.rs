@@ -2,7 +2,7 @@
 //!
 //! | module | what it does |
 //! |---|---|
-//! | `pickle`, `torch_file`, `source` | files as lists of tensors; every byte of them is distrusted, and nothing of them is executed |
+//! | `torch_file`, `source` | files as lists of tensors; every byte of them is distrusted, and nothing of them is executed |
 //! | `folder` | runs, checkpoints, and folders with a description |
 //! | `names` | the layouts: which tensor is which |
 //! | `infer`, `weights` | the model that they are of, and that they are all of it |
@@ -18,7 +18,6 @@ mod infer;
 mod names;
 mod onnx;
 mod parity;
-pub mod pickle;
 mod record;
 mod safetensors_file;
 mod source;

@@ -9,8 +9,8 @@ use std::io::{BufReader, Read, Seek, SeekFrom};
 use anyhow::{Context, Result, bail, ensure};
 use zip::{CompressionMethod, ZipArchive};
 
-use super::pickle::{self, Id, Pickle, Storage, Tensor, Value};
 use super::source::Entry;
+use crate::pickle::{self, Id, Pickle, Storage, Tensor, Value};
 
 /// Keys under which training scripts keep the state dict, most wanted first.
 const STATE_DICTS: [&str; 4] = ["state_dict", "model", "teacher", "student"];

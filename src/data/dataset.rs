@@ -9,7 +9,9 @@ use sha2::{Digest, Sha256};
 
 use super::decode::Picture;
 use super::pool::panic_text;
-use super::sources::{Opened, Source, cifar, folder, shards, synthetic};
+use super::sources::{
+    Opened, Source, cifar, csv, flowers, folder, imagenet, pets, shards, stl, synthetic,
+};
 use crate::bad_input;
 
 /// Which data, and how it is read.
@@ -35,8 +37,11 @@ impl DataSpec {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
     All,
+    /// With labels, where there are labels.
     Train,
     Test,
+    /// Without regard to labels: what is published for it, else as `Train`.
+    Pretrain,
 }
 
 /// An ordered set of pictures with random access. The order is that of the
@@ -54,9 +59,9 @@ pub struct Dataset {
 
 impl Dataset {
     /// All the pictures at `spec.path`. The kind of place is detected:
-    /// `synthetic`; a folder of pictures, in class folders (a picture's class
-    /// is its last folder) or not; CIFAR-10 or CIFAR-100 binary files; a tar
-    /// file or a folder of them.
+    /// `synthetic`; a data set as it was published (docs/data.md); a folder of
+    /// pictures, in class folders (a picture's class is its last folder) or
+    /// not; a tar file or a folder of them; a CSV list of paths and labels.
     ///
     /// # Errors
     /// [`bad_input!`] if there is nothing there, no picture in it, or
@@ -79,6 +84,18 @@ impl Dataset {
                 spec.path
             )
         })
+    }
+
+    /// The pictures to pre-train on: those of [`Dataset::open_train`], but of
+    /// STL-10 the unlabelled ones.
+    ///
+    /// # Errors
+    /// As [`Dataset::open`].
+    pub fn open_pretrain(spec: &DataSpec) -> Result<Self> {
+        match Self::open_part(spec, Part::Pretrain)? {
+            Some(data) => Ok(data),
+            None => Self::open_train(spec),
+        }
     }
 
     /// The held-out pictures that belong to [`Dataset::open_train`]'s:
@@ -247,16 +264,28 @@ fn open_place(path: &str, part: Part) -> Result<Option<Opened>> {
     let root = Path::new(path);
     if !root.exists() {
         return Err(bad_input!(
-            "no such folder or file: {path}; expected a folder of pictures, a .tar file, CIFAR \
-             binary files, or synthetic"
+            "no such folder or file: {path}; expected a folder of pictures, a .tar or .csv file, \
+             a data set as it was published (see `xla-moco data get --help`), or synthetic"
         ));
     }
-    if let Some(folder) = cifar::find(root) {
-        return cifar::open_folder(&folder, part);
+    if let Some(stl) = stl::find(root) {
+        return stl.open(part);
+    }
+    if let Some(folder) = flowers::find(root) {
+        return flowers::open(&folder, part);
+    }
+    if let Some(folder) = pets::find(root) {
+        return pets::open(&folder, part);
+    }
+    if let Some(imagenet) = imagenet::find(root).filter(|found| found.has(part)) {
+        return imagenet.open(part);
+    }
+    if let Some(cifar) = cifar::find(root)? {
+        return cifar.open(part);
     }
     let split = match part {
         Part::All => None,
-        Part::Train => find_split(root, &["train"]).filter(|_| root.is_dir()),
+        Part::Train | Part::Pretrain => find_split(root, &["train"]).filter(|_| root.is_dir()),
         Part::Test => match find_test(root) {
             None => return Ok(None),
             found => found,
@@ -268,7 +297,10 @@ fn open_place(path: &str, part: Part) -> Result<Option<Opened>> {
 fn open_path(path: &Path) -> Result<Opened> {
     let extension = path.extension().unwrap_or_default();
     if path.is_file() && extension == "bin" {
-        return cifar::open_files(vec![path.to_owned()]);
+        return cifar::open_file(path);
+    }
+    if path.is_file() && extension == "csv" {
+        return csv::open(path);
     }
     if path.is_file() {
         return shards::open(&[path.to_owned()]);
@@ -287,12 +319,11 @@ fn open_path(path: &Path) -> Result<Opened> {
     folder::open(path, found)
 }
 
-/// `folder/NAME` or `folder/NAME.tar`, the first that exists.
+/// `folder/NAME`, `folder/NAME.tar` or `folder/NAME.csv`, the first that exists.
 fn find_split(folder: &Path, names: &[&str]) -> Option<PathBuf> {
-    let candidates = names.iter().flat_map(|name| {
-        let tar = folder.join(format!("{name}.tar"));
-        [folder.join(name), tar]
-    });
+    let candidates = names
+        .iter()
+        .flat_map(|name| ["", ".tar", ".csv"].map(|end| folder.join(format!("{name}{end}"))));
     candidates.into_iter().find(|path| path.exists())
 }
 

@@ -36,6 +36,12 @@ pub const MODULES: &[Module] = &[
     pure("error", &[]),
     pure("rng", &[]),
     with_io("hash", &[]),
+    Module {
+        name: "pickle",
+        uses: &[],
+        io: false,
+        pure: false,
+    },
     // The compiler's side: each line may use the lines above it.
     pure("graph", &[]),
     Module {
@@ -65,7 +71,10 @@ pub const MODULES: &[Module] = &[
     ),
     // The host's side: none of these knows what a model is.
     with_io("pjrt", &["graph::DType", "error", "hash"]),
-    with_io("data", &["config::Augment", "error", "hash", "rng"]),
+    with_io(
+        "data",
+        &["config::Augment", "error", "hash", "pickle", "rng"],
+    ),
     with_io("checkpoint", &["error", "hash"]),
     pure("monitor", &["config"]),
     with_io("report", &["checkpoint", "error", "monitor"]),
@@ -109,6 +118,7 @@ pub const MODULES: &[Module] = &[
             "methods",
             "models",
             "nn",
+            "pickle",
             "pjrt",
             "programs",
         ],

@@ -5,8 +5,8 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use xla_moco::convert::pickle::Pickle;
 use xla_moco::convert::{Hints, Source, read};
+use xla_moco::pickle::Pickle;
 use zip::CompressionMethod;
 
 use super::{BYTES, fixture, memory, zip_file};

@@ -230,6 +230,10 @@ fn cifar_files_of_the_wrong_length_or_label() {
     let root = tempdir().unwrap();
     let path = root.path().join("data_batch_1.bin");
     fs::write(&path, vec![1; 3073 * 2 - 5]).unwrap();
+    for batch in 2..=5 {
+        let whole = root.path().join(format!("data_batch_{batch}.bin"));
+        fs::write(whole, vec![1; 3073]).unwrap();
+    }
     refuse(root.path(), &["6141 bytes", "records of 3073", "CIFAR-10"]);
     fs::write(&path, vec![10; 3073]).unwrap();
     refuse(root.path(), &["record 0", "label 10", "10 classes"]);

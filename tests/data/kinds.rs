@@ -182,13 +182,13 @@ fn cifar_10_binary_files() {
     let root = tempdir().unwrap();
     let folder = root.path().join("cifar-10-batches-bin");
     fs::create_dir(&folder).unwrap();
-    for batch in 1..=2 {
+    for batch in 1..=5 {
         let records = [cifar_record(&[3], 10 * batch), cifar_record(&[9], 50)].concat();
         fs::write(folder.join(format!("data_batch_{batch}.bin")), records).unwrap();
     }
     fs::write(folder.join("test_batch.bin"), cifar_record(&[0], 1)).unwrap();
     let train = Dataset::open_train(&spec(root.path())).unwrap();
-    assert_eq!(labels(&train), [Some(3), Some(9), Some(3), Some(9)]);
+    assert_eq!(labels(&train), [Some(3), Some(9)].repeat(5));
     assert_eq!(train.name(2), "data_batch_2.bin#00000");
     let picture = train.decode(2).unwrap();
     assert_eq!((picture.width, picture.height), (32, 32));

@@ -1,9 +1,18 @@
 //! Where pictures come from: one file per kind of place.
 
+mod archive;
 pub mod cifar;
+pub mod csv;
+pub mod flowers;
 pub mod folder;
+pub mod imagenet;
+mod listed;
+pub mod pets;
+mod records;
 pub mod shards;
+pub mod stl;
 pub mod synthetic;
+mod tars;
 mod texture;
 
 use std::collections::BTreeSet;
@@ -12,6 +21,8 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
+
+use crate::bad_input;
 
 use super::decode::Picture;
 
@@ -70,6 +81,68 @@ fn assign_labels(names: &[Option<String>]) -> (Vec<String>, Vec<Option<u32>>) {
         .map(|name| name.as_ref().map(|name| label_of[name]))
         .collect();
     (classes, labels)
+}
+
+/// Refuses a published data set that lacks some of its files.
+///
+/// # Errors
+/// [`bad_input!`] with what is missing of `names`, and how to get it.
+fn half_there(
+    set: &str,
+    get: &str,
+    place: &Path,
+    names: &[&str],
+    is_there: impl Fn(&str) -> bool,
+) -> Result<()> {
+    let missing: Vec<&str> = names
+        .iter()
+        .copied()
+        .filter(|name| !is_there(name))
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(bad_input!(
+        "{} has a part of {set}, but not {}; expected {}. Unpack the whole archive, or run \
+         `xla-moco data get {get}`",
+        place.display(),
+        missing.join(", "),
+        names.join(", ")
+    ))
+}
+
+/// A file that must not be larger than it should be.
+fn read_small(path: &Path, limit: u64) -> Result<Vec<u8>> {
+    let reading = || format!("reading {}", path.display());
+    let file = File::open(path).with_context(reading)?;
+    let len = file.metadata().with_context(reading)?.len();
+    if len > limit {
+        return Err(bad_input!(
+            "{} has {len} bytes; expected at most {limit}",
+            path.display()
+        ));
+    }
+    let mut bytes = Vec::new();
+    file.take(limit)
+        .read_to_end(&mut bytes)
+        .with_context(reading)?;
+    Ok(bytes)
+}
+
+/// The words of a published list of class names, if they are as many as there
+/// are classes; else the numbers from `first` on.
+fn names_or_numbers(list: &[u8], count: usize, first: usize) -> Vec<String> {
+    let text = String::from_utf8_lossy(list);
+    let names: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
+    match names.len() == count {
+        true => names,
+        false => (first..first + count).map(|n| n.to_string()).collect(),
+    }
+}
+
+fn file_name(path: &Path) -> String {
+    let name = path.file_name().unwrap_or(path.as_os_str());
+    name.to_string_lossy().into_owned()
 }
 
 /// Reads `len` bytes of a file, from `offset` on.

@@ -3,27 +3,25 @@
 //! `key.jpg` beside `key.cls`.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::{Opened, Source, assign_labels, is_picture_name, read_extent};
+use super::{Opened, Source, assign_labels, file_name, is_picture_name, read_extent, tars};
 use crate::bad_input;
 use crate::data::decode::{self, Picture};
 
-/// Tar files are made of blocks of this many bytes.
-const BLOCK: u64 = 512;
 /// More than any label that is a number or a name.
 const MAX_CLS_BYTES: u64 = 1024;
 
-struct Member {
+pub struct Member {
     /// `tar file's name/path inside`.
-    name: String,
-    shard: u32,
-    offset: u64,
-    len: u64,
+    pub name: String,
+    /// Which of the tar files.
+    pub shard: u32,
+    pub offset: u64,
+    pub len: u64,
 }
 
 struct Shards {
@@ -60,6 +58,16 @@ pub fn open(paths: &[PathBuf]) -> Result<Opened> {
             });
         }
     }
+    let has_cls = by_cls.iter().any(Option::is_some);
+    let classes = if has_cls { by_cls } else { by_folder };
+    opened(paths.to_vec(), members.into_iter().zip(classes).collect())
+}
+
+/// Members of tar files, with the names of their classes.
+///
+/// # Errors
+/// [`bad_input!`] if there are none.
+pub fn opened(paths: Vec<PathBuf>, members: Vec<(Member, Option<String>)>) -> Result<Opened> {
     if members.is_empty() {
         return Err(bad_input!(
             "no pictures in {}: expected members named .jpg, .jpeg, .png or .webp",
@@ -70,10 +78,10 @@ pub fn open(paths: &[PathBuf]) -> Result<Opened> {
                 .join(", ")
         ));
     }
-    let has_cls = by_cls.iter().any(Option::is_some);
-    let (classes, labels) = assign_labels(if has_cls { &by_cls } else { &by_folder });
+    let (members, names): (Vec<_>, Vec<_>) = members.into_iter().unzip();
+    let (classes, labels) = assign_labels(&names);
     let source = Box::new(Shards {
-        paths: paths.to_vec(),
+        paths,
         members,
         labels,
     });
@@ -89,79 +97,22 @@ struct Index {
 }
 
 fn index(path: &Path) -> Result<Index> {
-    let opening = || format!("reading {}", path.display());
-    let mut file = File::open(path).with_context(opening)?;
-    let total = file.metadata().with_context(opening)?.len();
-    let mut magic = [0; 2];
-    if file.read_exact(&mut magic).is_ok() && magic == [0x1F, 0x8B] {
-        return Err(bad_input!(
-            "{} is compressed with gzip, so pictures cannot be read in place: unpack it \
-             (gunzip) or extract it",
-            path.display()
-        ));
-    }
-    file.seek(SeekFrom::Start(0)).with_context(opening)?;
-
     let mut index = Index::default();
-    let mut last = String::from("its start");
-    let mut end = 0;
-    let cut_short = |last: &str| {
-        bad_input!(
-            "{} is cut short after {last}: it ends at byte {total} without tar's end mark; \
-             copy or download it again",
-            path.display()
-        )
-    };
-    let mut archive = tar::Archive::new(file);
-    for entry in archive.entries_with_seek().with_context(opening)? {
-        let mut entry = match entry {
-            Ok(entry) => entry,
-            Err(error) if end == 0 => {
-                return Err(bad_input!(
-                    "{} is no tar file ({error}); expected a folder of pictures, a .tar file \
-                     or a CIFAR .bin file",
-                    path.display()
-                ));
-            }
-            Err(_) if end + BLOCK > total => return Err(cut_short(&last)),
-            Err(error) => {
-                return Err(bad_input!(
-                    "{} is broken after {last}: {error}; copy or download it again",
-                    path.display()
-                ));
-            }
-        };
-        let inside = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-        let (offset, len) = (entry.raw_file_position(), entry.size());
-        let stop = offset.checked_add(len).filter(|&stop| stop <= total);
-        let Some(stop) = stop else {
-            return Err(cut_short(&last));
-        };
-        end = stop.next_multiple_of(BLOCK);
-        last = inside.clone();
-        if !matches!(
-            entry.header().entry_type(),
-            tar::EntryType::Regular | tar::EntryType::Continuous
-        ) {
-            continue;
-        }
-        let inside = inside.trim_start_matches("./").to_owned();
+    tars::walk(path, None, |mut found| {
+        let inside = found.inside;
         if is_picture_name(Path::new(&inside)) {
-            index.pictures.insert(inside, (offset, len));
-        } else if inside.ends_with(".cls") && len <= MAX_CLS_BYTES {
+            index.pictures.insert(inside, (found.offset, found.len));
+        } else if inside.ends_with(".cls") && found.len <= MAX_CLS_BYTES {
             let mut text = String::new();
-            entry
+            found
+                .entry
                 .read_to_string(&mut text)
                 .with_context(|| format!("reading {inside} of {}", path.display()))?;
-            index
-                .cls
-                .insert(key(&inside).to_owned(), text.trim().to_owned());
+            let key = key(&inside).to_owned();
+            index.cls.insert(key, text.trim().to_owned());
         }
-    }
-    // Whole up to here; but a file cut between two members is too.
-    if end + BLOCK > total {
-        return Err(cut_short(&last));
-    }
+        Ok(())
+    })?;
     Ok(index)
 }
 
@@ -170,11 +121,6 @@ fn key(inside: &str) -> &str {
     let base = inside.rfind('/').map_or(0, |slash| slash + 1);
     let dot = inside[base..].find('.');
     &inside[..dot.map_or(inside.len(), |dot| base + dot)]
-}
-
-fn file_name(path: &Path) -> String {
-    let name = path.file_name().unwrap_or(path.as_os_str());
-    name.to_string_lossy().into_owned()
 }
 
 impl Source for Shards {

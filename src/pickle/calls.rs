@@ -5,7 +5,7 @@ use std::rc::Rc;
 use anyhow::{Result, bail, ensure};
 
 use super::machine::Machine;
-use super::{Global, Id, Storage, Tensor, Value};
+use super::{Array, Global, Id, Storage, Tensor, Value};
 
 /// Dimensions of a tensor at most.
 const MAX_RANK: usize = 8;
@@ -43,6 +43,11 @@ impl Machine<'_> {
                     "a parameter is no tensor"
                 );
                 self.push_again(*tensor);
+            }
+            (Global::RebuildArray, [class, ..])
+                if *self.value(*class) == Value::Global(Global::ArrayClass) =>
+            {
+                self.push(Value::Array(Box::default()));
             }
             (Global::Size, [dims]) => self.push_again(*dims),
             (Global::Ignored, _) => self.push(Value::Opaque),
@@ -95,6 +100,25 @@ impl Machine<'_> {
             key: key.to_string(),
             len: self.count(*len)?,
         })
+    }
+
+    /// An array's state: `(version, shape, type, column-major, bytes)`.
+    pub(super) fn array_of(&self, state: Id) -> Result<Array> {
+        let Value::Tuple(parts) = self.value(state) else {
+            bail!("the state of an array is no tuple");
+        };
+        let [_, shape, _, column_major, data] = &parts[..] else {
+            bail!("the state of an array has {} parts, not 5", parts.len());
+        };
+        let Value::Bytes(data) = *self.value(*data) else {
+            bail!("the elements of an array are no bytes, or too few");
+        };
+        ensure!(
+            *self.value(*column_major) == Value::Bool(false),
+            "an array is stored columns first"
+        );
+        let shape = self.counts(*shape)?;
+        Ok(Array { shape, data })
     }
 
     fn count(&self, id: Id) -> Result<usize> {

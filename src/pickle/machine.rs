@@ -5,14 +5,15 @@ use std::rc::Rc;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::{Id, Value, global};
+use super::{Allowed, Extent, Id, Value};
 
-/// Opcodes run at most. A tensor takes about 40, and a ViT-H's checkpoint with
-/// its optimizer has fewer than 2,000 of them.
-const MAX_OPS: usize = 1 << 18;
+/// Byte strings up to this length are texts where they are UTF-8: Python 2
+/// made no difference.
+const MAX_TEXT: usize = 256;
 
 pub struct Machine<'a> {
     input: &'a [u8],
+    allowed: &'a Allowed,
     at: usize,
     values: Vec<Value>,
     stack: Vec<Id>,
@@ -22,9 +23,10 @@ pub struct Machine<'a> {
 }
 
 impl<'a> Machine<'a> {
-    pub fn new(input: &'a [u8]) -> Self {
+    pub fn new(input: &'a [u8], allowed: &'a Allowed) -> Self {
         Self {
             input,
+            allowed,
             at: 0,
             values: Vec::new(),
             stack: Vec::new(),
@@ -44,14 +46,15 @@ impl<'a> Machine<'a> {
 
     /// Runs to the opcode that ends a pickle: its value.
     pub fn run(&mut self) -> Result<Id> {
-        for _ in 0..MAX_OPS {
+        for _ in 0..self.allowed.opcodes {
             let opcode = self.byte()?;
             if opcode == b'.' {
                 return self.pop();
             }
             self.step(opcode)?;
         }
-        bail!("it has over {MAX_OPS} opcodes, more than any state dict of ours")
+        let Allowed { what, opcodes, .. } = self.allowed;
+        bail!("it has over {opcodes} opcodes, more than any {what} of ours")
     }
 
     fn step(&mut self, opcode: u8) -> Result<()> {
@@ -93,7 +96,6 @@ impl<'a> Machine<'a> {
             b'X' => self.text(4)?,
             0x8c => self.text(1)?,
             0x8d => self.text(8)?,
-            // Byte strings are of no use here.
             b'U' | b'C' => self.bytes(1)?,
             b'T' | b'B' => self.bytes(4)?,
             0x8e => self.bytes(8)?,
@@ -155,7 +157,7 @@ impl<'a> Machine<'a> {
             b'c' => {
                 let module = self.line()?;
                 let name = self.line()?;
-                self.push(Value::Global(global(&module, &name)?));
+                self.push(Value::Global(self.allowed.global(&module, &name)?));
             }
             0x93 => {
                 let parts = self.pop_many(2)?;
@@ -164,7 +166,7 @@ impl<'a> Machine<'a> {
                 else {
                     bail!("a global's name is no text");
                 };
-                let global = global(module, name)?;
+                let global = self.allowed.global(module, name)?;
                 self.push(Value::Global(global));
             }
             // REDUCE, NEWOBJ: a callable and its arguments.
@@ -172,14 +174,19 @@ impl<'a> Machine<'a> {
                 let parts = self.pop_many(2)?;
                 self.call(parts[0], parts[1])?;
             }
-            // BUILD: a state on an object; what is built here has none.
+            // BUILD: a state on an object; of what is built here, only arrays
+            // have one.
             b'b' => {
-                self.pop()?;
+                let state = self.pop()?;
                 let object = self.top()?;
-                ensure!(
-                    matches!(self.value(object), Value::Opaque | Value::Dict(_)),
-                    "it sets the state of something that has none"
-                );
+                match self.value(object) {
+                    Value::Opaque | Value::Dict(_) => {}
+                    Value::Array(_) => {
+                        let array = Value::Array(Box::new(self.array_of(state)?));
+                        self.values[object.0 as usize] = array;
+                    }
+                    _ => bail!("it sets the state of something that has none"),
+                }
             }
             b'Q' => {
                 let id = self.pop()?;
@@ -187,8 +194,9 @@ impl<'a> Machine<'a> {
                 self.push(Value::Storage(Rc::new(storage)));
             }
             _ => bail!(
-                "it has the opcode 0x{opcode:02x} ({:?}), which no state dict needs",
-                char::from(opcode)
+                "it has the opcode 0x{opcode:02x} ({:?}), which no {} needs",
+                char::from(opcode),
+                self.allowed.what
             ),
         }
         Ok(())
@@ -228,8 +236,17 @@ impl<'a> Machine<'a> {
     }
 
     fn bytes(&mut self, width: usize) -> Result<()> {
-        self.counted(width)?;
-        self.push(Value::Opaque);
+        let bytes = self.counted(width)?;
+        let len = bytes.len();
+        let text = std::str::from_utf8(bytes).ok();
+        let value = match text.filter(|_| len <= MAX_TEXT) {
+            Some(text) => Value::Text(text.into()),
+            None => Value::Bytes(Extent {
+                at: self.at - len,
+                len,
+            }),
+        };
+        self.push(value);
         Ok(())
     }
 

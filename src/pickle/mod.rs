@@ -16,12 +16,15 @@ mod machine;
 use std::rc::Rc;
 
 use anyhow::{Context, Result, bail};
+use safetensors::Dtype;
 
-use crate::checkpoint::Dtype;
 use machine::Machine;
 
 /// A pickle is a list of names and shapes; a larger one is none of ours.
 pub const MAX_BYTES: usize = 8 << 20;
+
+/// The longest pickle of arrays.
+pub const MAX_ARRAYS_BYTES: usize = 192 << 20;
 
 /// A value's number in its pickle's arena.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +45,10 @@ pub enum Value {
     Global(Global),
     Storage(Rc<Storage>),
     Tensor(Box<Tensor>),
+    /// A NumPy array.
+    Array(Box<Array>),
+    /// Bytes that are no short text: where they lie in the pickle.
+    Bytes(Extent),
     /// Something harmless that nobody here looks into.
     Opaque,
 }
@@ -55,6 +62,8 @@ pub enum Global {
     /// A class of storages, by its elements.
     StorageOf(Dtype),
     Size,
+    RebuildArray,
+    ArrayClass,
     /// What training scripts leave beside the weights.
     Ignored,
 }
@@ -69,6 +78,21 @@ pub struct Storage {
     pub len: usize,
 }
 
+/// A part of a pickle's own bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Extent {
+    pub at: usize,
+    pub len: usize,
+}
+
+/// A NumPy array in row-major order, of whatever elements; without dimensions
+/// until its state was read.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Array {
+    pub shape: Vec<usize>,
+    pub data: Extent,
+}
+
 /// A view of a storage: offset and strides in elements.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tensor {
@@ -77,6 +101,37 @@ pub struct Tensor {
     pub shape: Vec<usize>,
     pub strides: Vec<usize>,
 }
+
+/// What a pickle may name, and how large it may be.
+struct Allowed {
+    global: fn(&str, &str) -> Option<Global>,
+    /// What those are for, and what else the owner of a refused one can do.
+    what: &'static str,
+    advice: &'static str,
+    bytes: usize,
+    /// Each makes at most one value.
+    opcodes: usize,
+}
+
+/// Weights: a tensor takes about 40 opcodes, and a ViT-H's checkpoint with its
+/// optimizer has fewer than 2,000 of them.
+const STATE_DICT: Allowed = Allowed {
+    global: of_state_dicts,
+    what: "state dict",
+    advice: "Save the state dict alone, with torch.save or safetensors",
+    bytes: MAX_BYTES,
+    opcodes: 1 << 18,
+};
+
+/// Arrays in a dictionary: CIFAR-100's training pictures are 153.6 MB, beside
+/// 50,000 names and 100,000 labels.
+const ARRAYS: Allowed = Allowed {
+    global: of_arrays,
+    what: "dictionary of arrays",
+    advice: "Expected are the files of CIFAR's python version as they were published",
+    bytes: MAX_ARRAYS_BYTES,
+    opcodes: 1 << 19,
+};
 
 /// A pickle that has been read.
 #[derive(Debug)]
@@ -93,7 +148,20 @@ impl Pickle {
     /// # Errors
     /// What is refused, and at which byte.
     pub fn read(input: &[u8]) -> Result<Self> {
-        let mut machine = Machine::new(&input[..input.len().min(MAX_BYTES)]);
+        Self::read_allowed(input, &STATE_DICT)
+    }
+
+    /// As [`Pickle::read`], for dictionaries of NumPy arrays and lists, which
+    /// may be longer, and name nothing else.
+    ///
+    /// # Errors
+    /// What is refused, and at which byte.
+    pub fn read_arrays(input: &[u8]) -> Result<Self> {
+        Self::read_allowed(input, &ARRAYS)
+    }
+
+    fn read_allowed(input: &[u8], allowed: &Allowed) -> Result<Self> {
+        let mut machine = Machine::new(&input[..input.len().min(allowed.bytes)], allowed);
         let root = machine
             .run()
             .with_context(|| format!("in its pickle, at byte {}", machine.at()))?;
@@ -137,8 +205,20 @@ impl Pickle {
     }
 }
 
-/// The allow-list.
-fn global(module: &str, name: &str) -> Result<Global> {
+/// The allow-list of arrays.
+fn of_arrays(module: &str, name: &str) -> Option<Global> {
+    Some(match (module, name) {
+        ("numpy.core.multiarray" | "numpy._core.multiarray", "_reconstruct") => {
+            Global::RebuildArray
+        }
+        ("numpy", "ndarray") => Global::ArrayClass,
+        ("numpy", "dtype") => Global::Ignored,
+        _ => return None,
+    })
+}
+
+/// The allow-list of weights.
+fn of_state_dicts(module: &str, name: &str) -> Option<Global> {
     let element = |name: &str| {
         Some(match name {
             "FloatStorage" => Dtype::F32,
@@ -154,7 +234,7 @@ fn global(module: &str, name: &str) -> Result<Global> {
             _ => return None,
         })
     };
-    Ok(match (module, name) {
+    Some(match (module, name) {
         ("collections", "OrderedDict") => Global::OrderedDict,
         ("torch._utils", "_rebuild_tensor_v2") => Global::RebuildTensor,
         ("torch._utils", "_rebuild_parameter") => Global::RebuildParameter,
@@ -163,13 +243,20 @@ fn global(module: &str, name: &str) -> Result<Global> {
         | ("numpy", "dtype")
         | ("numpy.core.multiarray" | "numpy._core.multiarray", "scalar")
         | ("_codecs", "encode") => Global::Ignored,
-        ("torch" | "torch.cuda" | "torch.storage", name) if element(name).is_some() => {
-            Global::StorageOf(element(name).context("a storage")?)
-        }
-        _ => bail!(
-            "it names {module}.{name}, which is not on the list of what a state dict needs; \
-             loading it in Python would run code. Save the state dict alone, with torch.save \
-             or safetensors"
-        ),
+        ("torch" | "torch.cuda" | "torch.storage", name) => Global::StorageOf(element(name)?),
+        _ => return None,
     })
+}
+
+impl Allowed {
+    fn global(&self, module: &str, name: &str) -> Result<Global> {
+        let Some(global) = (self.global)(module, name) else {
+            let Self { what, advice, .. } = self;
+            bail!(
+                "it names {module}.{name}, which is not on the list of what a {what} needs; \
+                 loading it in Python would run code. {advice}"
+            );
+        };
+        Ok(global)
+    }
 }
