@@ -1,13 +1,21 @@
 //! The input pipeline against outside references and hostile files.
 
+#[cfg(feature = "download")]
+#[path = "data/get.rs"]
+mod get;
 #[path = "data/hostile.rs"]
 mod hostile;
 #[path = "data/kinds.rs"]
 mod kinds;
+#[path = "data/lists.rs"]
+mod lists;
 #[path = "data/parity.rs"]
 mod parity;
 #[path = "data/published.rs"]
 mod published;
+#[cfg(feature = "download")]
+#[path = "data/server.rs"]
+mod server;
 #[path = "data/synthetic.rs"]
 mod synthetic;
 

@@ -1,4 +1,6 @@
-//! `xla-moco data`: make pictures, check pictures.
+//! `xla-moco data`: make pictures, check pictures, get pictures.
+
+mod get;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -36,6 +38,14 @@ enum Command {
     ///
     /// Exits with 2 if any picture is corrupt. Example: xla-moco data check train.tar --json
     Check(CheckArgs),
+    /// Download a data set from its publishers, check it and unpack it.
+    ///
+    /// Goes on where it was stopped. Says the licence first. The folder's path,
+    /// which is printed, is what --data takes; docs/data.md has the data sets.
+    /// XLA_MOCO_DATA_MIRROR=ADDRESS takes the files from ADDRESS/NAME/FILE.
+    ///
+    /// Example: xla-moco data get cifar10 --dir data
+    Get(get::GetArgs),
 }
 
 #[derive(Args, Debug)]
@@ -59,7 +69,7 @@ struct SynthArgs {
 
 #[derive(Args, Debug)]
 struct CheckArgs {
-    /// What `train --data` takes: a folder, tar file, CIFAR files or synthetic.
+    /// What `train --data` takes: see docs/data.md.
     path: String,
     /// Print one JSON object.
     #[arg(long)]
@@ -75,6 +85,7 @@ pub fn run(args: &DataArgs) -> Result<()> {
     match &args.command {
         Command::Synth(args) => synth(args),
         Command::Check(args) => check(args),
+        Command::Get(args) => get::run(args),
     }
 }
 

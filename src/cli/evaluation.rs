@@ -203,7 +203,7 @@ fn open(config: &RunConfig, args: &EvalArgs) -> Result<Sets> {
     let Places {
         train: train_at,
         beside,
-    } = match &args.data {
+    } = match args.data.as_ref().or(config.data.labelled.as_ref()) {
         Some(path) => Places {
             train: at(path),
             beside: at(path),

@@ -62,7 +62,7 @@ enum Command {
     /// Lists, installs and checks PJRT plugins.
     #[command(after_long_help = "Example:\n  xla-moco plugins install cpu")]
     Plugins(plugins::PluginsArgs),
-    /// Makes and checks folders of pictures.
+    /// Makes, checks and downloads pictures.
     #[command(after_long_help = "Example:\n  xla-moco data check pictures")]
     Data(data::DataArgs),
 }

@@ -106,7 +106,12 @@ impl RunConfig {
 
     fn check_data(&self) -> Result<()> {
         let d = &self.data;
-        for (key, path) in [("path", Some(&d.path)), ("test", d.test.as_ref())] {
+        let paths = [
+            ("path", Some(&d.path)),
+            ("test", d.test.as_ref()),
+            ("labelled", d.labelled.as_ref()),
+        ];
+        for (key, path) in paths {
             if path.is_some_and(String::is_empty) {
                 return Err(bad_input!(
                     "`data.{key}` is empty; expected a path or \"synthetic\""

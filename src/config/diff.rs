@@ -22,6 +22,7 @@ const EFFECTS: &[(&str, Effect)] = &[
     ("checkpoint", Effect::Nothing),
     ("data.path", Effect::Nothing),
     ("data.test", Effect::Nothing),
+    ("data.labelled", Effect::Nothing),
     ("data.workers", Effect::Nothing),
     ("data.prefetch", Effect::Nothing),
     ("data.corrupt_limit", Effect::Nothing),

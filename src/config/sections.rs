@@ -8,11 +8,14 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Data {
-    /// A folder, tar file, folder of tar files or CIFAR binary folder, found
-    /// out by looking; or "synthetic".
+    /// A folder, tar file, folder of tar files, CSV list or data set as it was
+    /// published (docs/data.md), found out by looking; or "synthetic".
     pub path: String,
     /// The test split, if it is not found inside `path`.
     pub test: Option<String>,
+    /// Labelled training pictures for the held-out kNN, `knn` and `probe`,
+    /// where those of `path` have no labels or others are wanted.
+    pub labelled: Option<String>,
     /// What "synthetic" draws.
     pub synthetic: Synthetic,
     /// Decoding threads; absent: one a core.
@@ -33,6 +36,7 @@ impl Default for Data {
         Self {
             path: SYNTHETIC.to_owned(),
             test: None,
+            labelled: None,
             synthetic: Synthetic::default(),
             workers: None,
             prefetch: 4,

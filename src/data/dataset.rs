@@ -40,8 +40,8 @@ pub enum Part {
     /// With labels, where there are labels.
     Train,
     Test,
-    /// Without regard to labels: what is published for it, else as `Train`.
-    Pretrain,
+    /// What was published without labels, to pre-train on.
+    Unlabelled,
 }
 
 /// An ordered set of pictures with random access. The order is that of the
@@ -86,16 +86,18 @@ impl Dataset {
         })
     }
 
-    /// The pictures to pre-train on: those of [`Dataset::open_train`], but of
-    /// STL-10 the unlabelled ones.
+    /// The pictures to pre-train on; and, where those were published without
+    /// labels, the labelled training pictures that belong to them (STL-10).
+    /// Else they are those of [`Dataset::open_train`].
     ///
     /// # Errors
     /// As [`Dataset::open`].
-    pub fn open_pretrain(spec: &DataSpec) -> Result<Self> {
-        match Self::open_part(spec, Part::Pretrain)? {
-            Some(data) => Ok(data),
-            None => Self::open_train(spec),
-        }
+    pub fn open_pretrain(spec: &DataSpec) -> Result<(Self, Option<Self>)> {
+        let train = Self::open_train(spec)?;
+        Ok(match Self::open_part(spec, Part::Unlabelled)? {
+            Some(unlabelled) => (unlabelled, Some(train)),
+            None => (train, None),
+        })
     }
 
     /// The held-out pictures that belong to [`Dataset::open_train`]'s:
@@ -259,7 +261,7 @@ impl Dataset {
 
 fn open_place(path: &str, part: Part) -> Result<Option<Opened>> {
     if let Some(spec) = synthetic::Spec::parse(path)? {
-        return Ok(Some(synthetic::open(spec, part)));
+        return Ok((part != Part::Unlabelled).then(|| synthetic::open(spec, part)));
     }
     let root = Path::new(path);
     if !root.exists() {
@@ -270,6 +272,9 @@ fn open_place(path: &str, part: Part) -> Result<Option<Opened>> {
     }
     if let Some(stl) = stl::find(root) {
         return stl.open(part);
+    }
+    if part == Part::Unlabelled {
+        return Ok(None);
     }
     if let Some(folder) = flowers::find(root) {
         return flowers::open(&folder, part);
@@ -285,7 +290,7 @@ fn open_place(path: &str, part: Part) -> Result<Option<Opened>> {
     }
     let split = match part {
         Part::All => None,
-        Part::Train | Part::Pretrain => find_split(root, &["train"]).filter(|_| root.is_dir()),
+        Part::Train | Part::Unlabelled => find_split(root, &["train"]).filter(|_| root.is_dir()),
         Part::Test => match find_test(root) {
             None => return Ok(None),
             found => found,

@@ -15,6 +15,7 @@
 pub mod augment;
 pub mod crop;
 pub mod decode;
+pub mod get;
 pub mod mat;
 pub mod resize;
 

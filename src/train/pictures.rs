@@ -11,31 +11,47 @@ use crate::programs::train_step::TrainingSet;
 /// The training pictures, and the held-out ones that belong to them.
 pub struct Pictures {
     pub train: Arc<Dataset>,
+    /// Labelled pictures whose features classify the held-out ones: the
+    /// training pictures, or others where these have no labels.
+    pub bank: Arc<Dataset>,
     /// None where there are none, or where labels tell nothing.
     pub test: Option<Arc<Dataset>>,
 }
 
 impl Pictures {
-    /// Opens both. The held-out pictures are those of `data.test`, else those
-    /// found beside the training pictures. Starts no thread.
+    /// Opens them. The bank is `data.labelled`, else what was published with the
+    /// training pictures; the held-out pictures are those of `data.test`, else
+    /// those found beside the bank. Starts no thread.
     ///
     /// # Errors
     /// As [`Dataset::open`], [`Dataset::align_labels`].
     pub fn open(data: &config::Data) -> Result<Self> {
         let Places { train, beside } = Places::of(data);
-        let train = Dataset::open_train(&train)?;
+        let (train, labelled) = Dataset::open_pretrain(&train)?;
+        let train = Arc::new(train);
+        let (bank, beside) = match &data.labelled {
+            Some(path) => (Some(Dataset::open_train(&at(data, path))?), at(data, path)),
+            None => (labelled, beside),
+        };
+        let bank = bank.map_or_else(|| train.clone(), Arc::new);
         let test = match &data.test {
-            _ if !train.is_labelled() => None,
+            _ if !bank.is_labelled() => None,
             Some(path) => {
                 let mut test = Dataset::open(&at(data, path))?;
-                test.align_labels(train.classes())?;
+                test.align_labels(bank.classes())?;
                 Some(test)
             }
-            None if data.is_synthetic() && data.synthetic.test_images == 0 => None,
-            None => Dataset::open_test(&beside, &train)?,
+            None if data.labelled.is_none()
+                && data.is_synthetic()
+                && data.synthetic.test_images == 0 =>
+            {
+                None
+            }
+            None => Dataset::open_test(&beside, &bank)?,
         };
         Ok(Self {
-            train: Arc::new(train),
+            train,
+            bank,
             test: test.filter(Dataset::is_labelled).map(Arc::new),
         })
     }
@@ -104,5 +120,24 @@ mod tests {
             assert_eq!(pictures.train.len(), images);
             assert_eq!(pictures.test.map_or(0, |test| test.len()), test_images);
         }
+    }
+
+    #[test]
+    fn labelled_pictures_apart_from_the_training_pictures() {
+        let root = tempfile::tempdir().unwrap();
+        let picture = image::RgbImage::new(8, 8);
+        picture.save(root.path().join("1.png")).unwrap();
+        let mut data = Data {
+            path: root.path().to_str().unwrap().to_owned(),
+            ..Data::default()
+        };
+        let alone = Pictures::open(&data).unwrap();
+        assert!(alone.test.is_none() && !alone.bank.is_labelled());
+        data.labelled = Some("synthetic:K=3,N=40,px=8".into());
+        let pictures = Pictures::open(&data).unwrap();
+        let sizes = (pictures.train.len(), pictures.bank.len());
+        assert_eq!((sizes, pictures.test.unwrap().len()), ((1, 40), 10));
+        data.test = Some("synthetic:K=3,N=7,px=8".into());
+        assert_eq!(Pictures::open(&data).unwrap().test.unwrap().len(), 7);
     }
 }

@@ -178,7 +178,7 @@ impl Session {
             Some(test) => Some(HeldOut::new(
                 &client,
                 config,
-                &pictures.train,
+                &pictures.bank,
                 test,
                 cache.as_ref(),
             )?),

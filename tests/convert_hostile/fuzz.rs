@@ -9,10 +9,11 @@ use xla_moco::convert::{Hints, Source, read};
 use xla_moco::pickle::Pickle;
 use zip::CompressionMethod;
 
+use super::data_sets::Fuzz;
 use super::{BYTES, fixture, memory, zip_file};
 
 /// SplitMix64.
-struct Draws(u64);
+pub struct Draws(u64);
 
 impl Draws {
     fn next(&mut self) -> u64 {
@@ -23,12 +24,12 @@ impl Draws {
         z ^ (z >> 31)
     }
 
-    fn below(&mut self, n: usize) -> usize {
+    pub fn below(&mut self, n: usize) -> usize {
         (self.next() % n.max(1) as u64) as usize
     }
 
     /// The bytes with some changes.
-    fn mutated(&mut self, bytes: &[u8]) -> Vec<u8> {
+    pub fn mutated(&mut self, bytes: &[u8]) -> Vec<u8> {
         let mut bytes = bytes.to_vec();
         for _ in 0..=self.below(6) {
             if bytes.is_empty() {
@@ -79,7 +80,7 @@ fn pickle_of(path: &Path) -> Vec<u8> {
     bytes
 }
 
-/// Whatever is done to good files, the parsers end with weights or a refusal.
+/// Whatever is done to good files, the parsers end with weights, pictures or a refusal.
 #[test]
 fn mutated_files_never_panic() {
     let number = |key: &str, default: u64| {
@@ -108,11 +109,16 @@ fn mutated_files_never_panic() {
     fs::write(&path, &onnx).unwrap();
     assert_eq!(Source::open(&path).unwrap().entries[0].shape, [2]);
 
+    let data_sets = Fuzz::new();
     let before = memory("VmRSS");
     let (mut rounds, mut read_whole) = (0u64, 0u64);
     while Instant::now() < end {
         rounds += 1;
-        let bytes = match draws.below(6) {
+        let bytes = match draws.below(7) {
+            6 => {
+                data_sets.round(&mut draws);
+                continue;
+            }
             0 => draws.mutated(&zipped),
             1 => draws.mutated(&legacy),
             2 => draws.mutated(&safetensors),

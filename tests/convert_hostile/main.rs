@@ -1,6 +1,7 @@
-//! Files of weights that lie, bomb or would run code: refused at once, in
+//! Files of weights and of data sets that lie, bomb or would run code: refused at once, in
 //! little memory, with words that say why.
 
+mod data_sets;
 mod fuzz;
 
 use std::fs::{self, File};
@@ -72,20 +73,24 @@ fn state_dict(len: u32, offset: u32, shape: &[u32], strides: &[u32], extra: &[u8
     .concat()
 }
 
-/// A file is refused, with these words, in time and memory.
+/// A file of weights is refused.
 fn refused(what: &str, path: &Path, words: &str) {
+    refuses(what, words, || {
+        let mut source = Source::open(path)?;
+        let all = 0..source.entries.len();
+        all.map(|index| source.read_f32(index).map(drop)).collect()
+    });
+}
+
+/// Something is refused, with these words, in time and memory.
+fn refuses(what: &str, words: &str, read: impl FnOnce() -> anyhow::Result<()>) {
     // The peak begins anew.
     fs::write("/proc/self/clear_refs", "5").unwrap();
     let start = Instant::now();
     let before = memory("VmRSS");
-    let refusal = Source::open(path).map(|mut source| {
-        let all = 0..source.entries.len();
-        let read: Result<Vec<_>, _> = all.map(|index| source.read_f32(index)).collect();
-        read
-    });
-    let error = match refusal {
-        Err(error) | Ok(Err(error)) => format!("{error:#}"),
-        Ok(Ok(_)) => panic!("{what} was read"),
+    let error = match read() {
+        Err(error) => format!("{error:#}"),
+        Ok(()) => panic!("{what} was read"),
     };
     assert!(
         error.contains(words),
@@ -262,6 +267,8 @@ fn hostile_files_are_refused_at_once() {
     refused("code in a bare pickle", &path, "os.system");
     write(b"\x80\x02}X\x01\x00\x00\x00aNs.");
     refused("a bare pickle", &path, "none of torch.save");
+
+    data_sets::hostile(folder.path());
 }
 
 #[test]

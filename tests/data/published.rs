@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use tempfile::tempdir;
-use xla_moco::data::{Dataset, decode, mat};
+use xla_moco::data::{Dataset, decode};
 use xla_moco::error::BadInput;
 
 use crate::{fixture, open, spec};
@@ -20,13 +20,13 @@ pub fn published(name: &str) -> Vec<u8> {
     fs::read(root.join("tests/fixtures/published").join(name)).unwrap()
 }
 
-fn write(root: &Path, name: &str, bytes: impl AsRef<[u8]>) {
+pub fn write(root: &Path, name: &str, bytes: impl AsRef<[u8]>) {
     let path = root.join(name);
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(path, bytes).unwrap();
 }
 
-fn tar(members: &[(&str, &[u8])]) -> Vec<u8> {
+pub fn tar(members: &[(&str, &[u8])]) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
     for (name, bytes) in members {
         let mut header = tar::Header::new_ustar();
@@ -37,37 +37,37 @@ fn tar(members: &[(&str, &[u8])]) -> Vec<u8> {
     builder.into_inner().unwrap()
 }
 
-fn tar_gz(path: &Path, members: &[(&str, &[u8])]) {
+pub fn tar_gz(path: &Path, members: &[(&str, &[u8])]) {
     let mut gz = GzEncoder::new(File::create(path).unwrap(), Compression::fast());
     gz.write_all(&tar(members)).unwrap();
     gz.finish().unwrap();
 }
 
-fn train(root: &Path) -> Dataset {
+pub fn train(root: &Path) -> Dataset {
     Dataset::open_train(&spec(root)).unwrap()
 }
 
-fn test(root: &Path, train: &Dataset) -> Dataset {
+pub fn test(root: &Path, train: &Dataset) -> Dataset {
     Dataset::open_test(&spec(root), train).unwrap().unwrap()
 }
 
-fn labels(data: &Dataset) -> Vec<i64> {
+pub fn labels(data: &Dataset) -> Vec<i64> {
     let label = |i| data.label(i).map_or(-1, i64::from);
     (0..data.len()).map(label).collect()
 }
 
-fn names(data: &Dataset) -> Vec<String> {
+pub fn names(data: &Dataset) -> Vec<String> {
     (0..data.len()).map(|i| data.name(i)).collect()
 }
 
 /// What opening says, which must be the user's to mend.
-fn refusal(path: &Path) -> String {
+pub fn refusal(path: &Path) -> String {
     let error = Dataset::open_train(&spec(path)).err().unwrap();
     assert!(error.downcast_ref::<BadInput>().is_some(), "{error:#}");
     format!("{error:#}")
 }
 
-fn refuse(path: &Path, words: &[&str]) {
+pub fn refuse(path: &Path, words: &[&str]) {
     let error = refusal(path);
     for word in words {
         assert!(error.contains(word), "no {word:?} in: {error}");
@@ -237,7 +237,8 @@ fn stl_10_has_columns_first_and_a_part_without_labels() {
         (&[1, 0, 7][..], &[6, 80, 7][..], &[96, 2, 7][..])
     );
     assert_eq!(labels(&test(root.path(), &data)), [2]);
-    let unlabelled = Dataset::open_pretrain(&spec(root.path())).unwrap();
+    let (unlabelled, labelled) = Dataset::open_pretrain(&spec(root.path())).unwrap();
+    assert_eq!(names(&labelled.unwrap()), names(&data));
     assert_eq!(
         (labels(&unlabelled), unlabelled.is_labelled()),
         (vec![-1; 3], false)
@@ -351,137 +352,6 @@ fn pets_with_their_lists() {
     }
     write(&lists, "test.txt", "wheaten_terrier_1 5 1 1\n");
     refuse(root.path(), &["3 classes", "without a gap"]);
-}
-
-fn imagenet_train(path: &Path, jpg: &[u8]) {
-    let inner = |class: &str, count: usize| {
-        let names: Vec<String> = (1..=count).map(|i| format!("{class}_{i}.JPEG")).collect();
-        let members: Vec<(&str, &[u8])> = names.iter().map(|name| (&**name, jpg)).collect();
-        tar(&members)
-    };
-    let (a, b) = (inner("n02119789", 2), inner("n01440764", 1));
-    let whole = tar(&[("n02119789.tar", &a), ("n01440764.tar", &b)]);
-    fs::write(path, whole).unwrap();
-}
-
-#[test]
-fn imagenet_from_the_original_tars() {
-    let root = tempdir().unwrap();
-    let jpg = fs::read(fixture("baseline_444.jpg")).unwrap();
-    let train_tar = root.path().join("ILSVRC2012_img_train.tar");
-    imagenet_train(&train_tar, &jpg);
-    let val_tar = root.path().join("ILSVRC2012_img_val.tar");
-    let val = [1, 3, 2].map(|i| format!("ILSVRC2012_val_{i:08}.JPEG"));
-    let val: Vec<(&str, &[u8])> = val.iter().map(|name| (&**name, &*jpg)).collect();
-    fs::write(&val_tar, tar(&val)).unwrap();
-
-    let data = train(root.path());
-    assert_eq!(data.classes(), ["n01440764", "n02119789"]);
-    assert_eq!(labels(&data), [0, 1, 1]);
-    assert_eq!(
-        data.name(1),
-        "ILSVRC2012_img_train.tar/n02119789/n02119789_1.JPEG"
-    );
-    let loose = decode::decode(&jpg, true).unwrap();
-    assert!((0..3).all(|i| data.decode(i).unwrap() == loose));
-
-    let missing = Dataset::open_test(&spec(root.path()), &data).err().unwrap();
-    assert!(
-        missing.to_string().contains("ILSVRC2012_devkit_t12.tar.gz"),
-        "{missing}"
-    );
-    // IDs 3 and 1 are n01440764 and n02119789 in meta.mat.
-    let (truth, meta) = (b"3\n1\n3\n", published("meta.mat"));
-    let kit = "ILSVRC2012_devkit_t12/data";
-    let truth_name = "ILSVRC2012_validation_ground_truth.txt";
-    let in_kit = format!("{kit}/{truth_name}");
-    let meta_in_kit = format!("{kit}/meta.mat");
-    let archive = root.path().join("ILSVRC2012_devkit_t12.tar.gz");
-    tar_gz(&archive, &[(&in_kit, truth), (&meta_in_kit, &meta)]);
-    for place in [root.path(), &train_tar] {
-        assert_eq!(labels(&test(place, &data)), [0, 1, 0]);
-    }
-    assert_eq!(labels(&open(root.path())), [0, 1, 1, 0, 1, 0]);
-    assert_eq!(labels(&open(&val_tar)), [0, 1, 0]);
-
-    fs::remove_file(archive).unwrap();
-    write(root.path(), truth_name, truth);
-    write(root.path(), "meta.mat", &meta);
-    assert_eq!(labels(&test(root.path(), &data)), [0, 1, 0]);
-    // Unpacked pictures, in one folder.
-    fs::remove_file(&val_tar).unwrap();
-    for (name, bytes) in &val {
-        write(root.path(), &format!("val/{name}"), bytes);
-    }
-    let of_folder = test(root.path(), &data);
-    assert_eq!(names(&of_folder)[2], "ILSVRC2012_val_00000003.JPEG");
-    assert_eq!(labels(&of_folder), [0, 1, 0]);
-
-    write(root.path(), truth_name, "3\n4\n1\n");
-    let error = Dataset::open_test(&spec(root.path()), &data).err().unwrap();
-    assert!(error.to_string().contains("the class \"4\""), "{error}");
-    write(root.path(), truth_name, "3\n1\n");
-    let error = Dataset::open_test(&spec(root.path()), &data).err().unwrap();
-    assert!(format!("{error:#}").contains("no line in"), "{error:#}");
-
-    let whole = fs::read(&train_tar).unwrap();
-    fs::write(&train_tar, &whole[..whole.len() - 2000]).unwrap();
-    assert!(refusal(root.path()).contains("cut short"));
-}
-
-#[test]
-fn lists_of_paths_and_labels() {
-    let root = tempdir().unwrap();
-    let jpg = fs::read(fixture("baseline_444.jpg")).unwrap();
-    for name in ["a.jpg", "b/c, d.jpg", "e.jpg"] {
-        write(root.path(), name, &jpg);
-    }
-    let list = root.path().join("train.csv");
-    fs::write(
-        &list,
-        "path,label\r\na.jpg,dog\r\n\"b/c, d.jpg\",cat\r\ne.jpg\r\n",
-    )
-    .unwrap();
-    write(root.path(), "test.csv", "e.jpg,dog\n");
-    for place in [root.path(), &list] {
-        let data = train(place);
-        assert_eq!(names(&data), ["a.jpg", "b/c, d.jpg", "e.jpg"]);
-        assert_eq!(data.classes(), ["cat", "dog"]);
-        assert_eq!(labels(&data), [1, 0, -1]);
-        assert_eq!(data.decode(1).unwrap(), decode::decode(&jpg, true).unwrap());
-        assert_eq!(labels(&test(place, &data)), [1]);
-    }
-    for (text, words) in [
-        ("", "lists no pictures"),
-        ("a.jpg,dog,1\n", "line 1 of"),
-        ("a.jpg,dog\nnone.jpg,cat\n", "line 2 of"),
-        ("a.jpg,\"dog\n", "open quotation mark"),
-        (",dog\n", "names no file"),
-    ] {
-        fs::write(&list, text).unwrap();
-        refuse(&list, &[words]);
-    }
-    fs::write(&list, b"\xff,1").unwrap();
-    refuse(&list, &["not UTF-8"]);
-}
-
-#[test]
-fn matlab_files_that_scipy_wrote() {
-    let read = |name: &str| mat::read(&published(name)).unwrap();
-    let splits = read("setid.mat");
-    assert_eq!(splits["trnid"].counts().unwrap(), [2, 5]);
-    assert_eq!(splits["tstid"].counts().unwrap(), [4, 1, 3]);
-    let mat::Variable::Struct(fields, rows) = &read("meta.mat")["synsets"] else {
-        panic!("no structure");
-    };
-    let expected = ["ILSVRC2012_ID", "WNID", "words", "num_children", "children"];
-    assert_eq!(
-        (&fields[..], rows.len()),
-        (&expected.map(String::from)[..], 4)
-    );
-    assert_eq!(rows[1][1], mat::Variable::Text("n02100735".into()));
-    assert_eq!(rows[3][4], mat::Variable::Numbers(vec![1.0, 300.0]));
-    assert_eq!(rows[0][4], mat::Variable::Numbers(vec![]));
 }
 
 /// The folder of a set, of which nothing is there.

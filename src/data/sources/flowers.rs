@@ -54,7 +54,7 @@ pub fn open(folder: &Path, part: Part) -> Result<Option<Opened>> {
     let splits = folder.join(SPLITS);
     let mut ids = match part {
         Part::All => (1..=labels.len()).collect(),
-        Part::Train | Part::Pretrain => counts(&splits, &["trnid", "valid"])?,
+        Part::Train | Part::Unlabelled => counts(&splits, &["trnid", "valid"])?,
         Part::Test => counts(&splits, &["tstid"])?,
     };
     ids.sort_unstable();

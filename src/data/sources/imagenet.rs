@@ -79,7 +79,7 @@ impl ImageNet {
     pub fn has(&self, part: Part) -> bool {
         match part {
             Part::All => self.train || self.val,
-            Part::Train | Part::Pretrain => {
+            Part::Train | Part::Unlabelled => {
                 self.train || self.val && (self.only || !self.folder.join("train").is_dir())
             }
             Part::Test => true,
@@ -93,7 +93,7 @@ impl ImageNet {
         let [train_tar, val_tar] = [TRAIN, VAL].map(|name| self.folder.join(name));
         let (train, val) = match part {
             Part::All => (self.train, self.val),
-            Part::Train | Part::Pretrain => (self.train, self.val && self.only),
+            Part::Train | Part::Unlabelled => (self.train, self.val && self.only),
             // Of validation pictures that were named by themselves there is no
             // other part; of training pictures, it lies beside them.
             Part::Test => (false, val_tar.is_file() && !(self.val && self.only)),

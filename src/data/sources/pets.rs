@@ -35,7 +35,7 @@ pub fn open(folder: &Path, part: Part) -> Result<Option<Opened>> {
     })?;
     let lists: &[&str] = match part {
         Part::All => &[TRAIN, TEST],
-        Part::Train | Part::Pretrain => &[TRAIN],
+        Part::Train | Part::Unlabelled => &[TRAIN],
         Part::Test => &[TEST],
     };
     // Of one list alone, classes that the other has would be missing.

@@ -58,11 +58,11 @@ impl Stl {
     pub fn open(&self, part: Part) -> Result<Option<Opened>> {
         let has = |(name, _): &(&str, _)| self.folder.join(name).is_file();
         let files = match (self.only, part) {
-            (Some(only), Part::All | Part::Train | Part::Pretrain) => vec![only],
+            (Some(only), Part::All | Part::Train) => vec![only],
             (Some(TRAIN), Part::Test) | (None, Part::Test) if has(&TEST) => vec![TEST],
-            (_, Part::Test) => return Ok(None),
-            (None, Part::Pretrain) if has(&UNLABELLED) => vec![UNLABELLED],
-            (None, Part::Train | Part::Pretrain) => vec![TRAIN],
+            (None, Part::Unlabelled) if has(&UNLABELLED) => vec![UNLABELLED],
+            (_, Part::Test | Part::Unlabelled) => return Ok(None),
+            (None, Part::Train) => vec![TRAIN],
             (None, Part::All) => [TRAIN, TEST, UNLABELLED].into_iter().filter(has).collect(),
         };
         let names = files.iter().flat_map(|(x, y)| [Some(*x), *y]).flatten();

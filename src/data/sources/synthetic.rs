@@ -263,7 +263,7 @@ struct Synthetic {
 /// The training pictures (also for [`Part::All`]) or the test pictures.
 pub fn open(spec: Spec, part: Part) -> Opened {
     let (start, count) = match part {
-        Part::All | Part::Train | Part::Pretrain => (0, spec.images),
+        Part::All | Part::Train | Part::Unlabelled => (0, spec.images),
         Part::Test => (TEST_START, spec.images.div_ceil(4)),
     };
     let classes = (0..spec.classes).map(Spec::class_name).collect();

@@ -3,18 +3,20 @@
 //! fine) and the pixels; and the python version, pickled dictionaries of an
 //! array of pixels and a list of labels. Unpacked, or the archives themselves.
 
+mod pickled;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result};
 
 use super::records::{self, Bytes, Form, RecordFile};
 use super::{Opened, archive, file_name, half_there, names_or_numbers, read_small};
 use crate::bad_input;
 use crate::data::dataset::Part;
-use crate::pickle::{MAX_ARRAYS_BYTES, Pickle, Value};
+use crate::pickle::MAX_ARRAYS_BYTES;
 
 const FORM: Form = Form {
     px: 32,
@@ -112,7 +114,7 @@ impl Version {
     fn files(self, part: Part) -> Vec<&'static str> {
         match part {
             Part::All => [self.train, &[self.test]].concat(),
-            Part::Train | Part::Pretrain => self.train.to_vec(),
+            Part::Train | Part::Unlabelled => self.train.to_vec(),
             Part::Test => vec![self.test],
         }
     }
@@ -254,28 +256,12 @@ impl Cifar {
         }
         let found = match bytes.is_empty() {
             true => vec![],
-            false => pickled_names(&bytes)
+            false => pickled::names(&bytes)
                 .map_err(|error| bad_input!("{names} of {}: {error:#}", self.place.display()))?,
         };
         let words = found.join("\n");
         Ok(names_or_numbers(words.as_bytes(), classes.into(), 0))
     }
-}
-
-fn pickled_names(bytes: &[u8]) -> Result<Vec<String>> {
-    let pickle = Pickle::read_arrays(bytes)?;
-    let mut entries = pickle
-        .entries(pickle.root())
-        .context("it is no dictionary")?;
-    let names = entries.find(|(key, _)| ["label_names", "fine_label_names"].contains(key));
-    let Some(Value::List(names)) = names.map(|(_, names)| pickle.value(names)) else {
-        bail!("it has no list of class names");
-    };
-    let text = |id| match pickle.value(id) {
-        Value::Text(name) => Ok(name.to_string()),
-        _ => bail!("a class has no name"),
-    };
-    names.iter().map(|id| text(*id)).collect()
 }
 
 /// A binary file by itself, of the version that its name tells, else its
@@ -330,7 +316,7 @@ fn file(version: Version, name: &str, bytes: Bytes) -> Result<RecordFile> {
         Bytes::Memory(bytes) => (bytes, name.to_owned()),
     };
     let (first, stride, labels) = match version.python {
-        true => pickled(version, all)
+        true => pickled::records(all)
             .map_err(|error| bad_input!("{shown}: {error:#}"))
             .and_then(|(first, labels)| {
                 let labels = labels.into_iter().enumerate();
@@ -366,42 +352,4 @@ fn binary_labels(version: Version, bytes: &[u8], shown: &str) -> Result<Vec<Opti
         version.label(shown, at, label.into())
     };
     bytes.chunks_exact(record).enumerate().map(label).collect()
-}
-
-/// Where the pixels of a pickled file begin, and the labels.
-fn pickled(version: Version, bytes: &[u8]) -> Result<(u64, Vec<i64>)> {
-    let pickle = Pickle::read_arrays(bytes)?;
-    let key = if version.classes == 100 {
-        "fine_labels"
-    } else {
-        "labels"
-    };
-    let (mut data, mut labels) = (None, None);
-    for (name, id) in pickle
-        .entries(pickle.root())
-        .context("it is no dictionary")?
-    {
-        match pickle.value(id) {
-            Value::Array(array) if name == "data" => data = Some(array),
-            Value::List(list) if name == key => labels = Some(list),
-            _ => {}
-        }
-    }
-    let data = data.context("it has no array `data`")?;
-    let labels = labels.with_context(|| format!("it has no list `{key}`"))?;
-    let expected = labels.len() * FORM.bytes() as usize;
-    ensure!(
-        !labels.is_empty() && data.data.len == expected,
-        "it has {} labels, so {expected} bytes of pixels are expected; it has {} in an array of \
-         {:?}",
-        labels.len(),
-        data.data.len,
-        data.shape
-    );
-    let label = |id| match pickle.value(id) {
-        Value::Int(label) => Ok(*label),
-        _ => bail!("a label is no number"),
-    };
-    let labels = labels.iter().map(|id| label(*id)).collect::<Result<_>>()?;
-    Ok((data.data.at as u64, labels))
 }
