@@ -2,7 +2,7 @@
 //! and what is said of them with every number.
 
 use std::fmt::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -51,10 +51,10 @@ pub struct EvalArgs {
 }
 
 /// A checkpoint, the configuration of its run, and the pictures.
-pub(super) struct Subject {
+pub(super) struct Subject<D = Sets> {
     pub loaded: Loaded,
     pub config: RunConfig,
-    pub data: Sets,
+    pub data: D,
     set: Vec<Override>,
 }
 
@@ -63,13 +63,27 @@ impl Subject {
     /// [`bad_input!`] for a checkpoint, a configuration or data that cannot be
     /// used.
     pub fn open(args: &EvalArgs) -> Result<Self> {
-        let loaded = checkpoint::open(&args.checkpoint)?;
-        let config = config_of(&loaded.path, &args.set)?;
+        Self::of(&args.checkpoint, &args.set, |config| open(config, args))
+    }
+}
+
+impl<D> Subject<D> {
+    /// With pictures that the run's configuration, so changed, leads to.
+    ///
+    /// # Errors
+    /// As [`Subject::open`].
+    pub fn of(
+        checkpoint: &Path,
+        set: &[Override],
+        open: impl FnOnce(&RunConfig) -> Result<D>,
+    ) -> Result<Self> {
+        let loaded = checkpoint::open(checkpoint)?;
+        let config = config_of(&loaded.path, set)?;
         Ok(Self {
-            data: open(&config, args)?,
+            data: open(&config)?,
             loaded,
             config,
-            set: args.set.clone(),
+            set: set.to_vec(),
         })
     }
 

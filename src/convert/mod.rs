@@ -19,7 +19,7 @@ mod names;
 mod onnx;
 mod parity;
 mod record;
-mod safetensors_file;
+pub mod safetensors_file;
 mod source;
 mod torch_file;
 mod verify;

@@ -22,7 +22,7 @@ fn batch_size(tokens: usize) -> usize {
     1 << fitting.ilog2()
 }
 
-/// The labelled pictures of a data set, or so many drawn from them, as the
+/// The pictures of a data set, or so many drawn from them, as the
 /// features program takes them.
 pub struct Pictures {
     pub(super) data: Arc<Dataset>,
@@ -137,9 +137,33 @@ impl Extractor {
     /// The features of all labelled pictures, in the order of their ids.
     ///
     /// # Errors
+    /// As [`Extractor::each`].
+    pub fn run(&self, backbone: &[(&str, &Buffer)], pictures: &Pictures) -> Result<Features> {
+        let mut features = Features {
+            dim: self.dim,
+            ..Features::default()
+        };
+        self.each(backbone, pictures, |row, _, label| {
+            if let Ok(label) = u32::try_from(label) {
+                features.bytes.extend(row);
+                features.labels.push(label);
+            }
+        })?;
+        Ok(features)
+    }
+
+    /// Gives the features of each picture to `take`, in the order of their ids:
+    /// f32, little-endian; with its id and its label, -1 for none.
+    ///
+    /// # Errors
     /// If a variable is missing, too many pictures are corrupt, or the device
     /// fails.
-    pub fn run(&self, backbone: &[(&str, &Buffer)], pictures: &Pictures) -> Result<Features> {
+    pub fn each(
+        &self,
+        backbone: &[(&str, &Buffer)],
+        pictures: &Pictures,
+        mut take: impl FnMut(&[u8], u32, i32),
+    ) -> Result<()> {
         let find = |(name, _): &(String, Shape)| -> Result<&Buffer> {
             let found = backbone.iter().find(|(given, _)| given == name);
             found
@@ -147,16 +171,23 @@ impl Extractor {
                 .ok_or_else(|| anyhow!("the state has no variable {name}"))
         };
         let variables: Vec<&Buffer> = self.variables.iter().map(find).collect::<Result<_>>()?;
-        let mut features = Features {
-            dim: self.dim,
-            ..Features::default()
-        };
         let dims = [self.batch, self.px, self.px, 3];
         let device = &self.client.devices()[0];
-        let mut under_way: VecDeque<(Pending, Vec<i32>)> = VecDeque::new();
+        let mut under_way: VecDeque<(Pending, Vec<u32>, Vec<i32>)> = VecDeque::new();
+        // Waits for a batch and gives its rows; padding has no id.
+        let mut finish = |batch: Option<(Pending, Vec<u32>, Vec<i32>)>| -> Result<()> {
+            let Some((rows, ids, labels)) = batch else {
+                return Ok(());
+            };
+            let rows = rows.wait()?;
+            for (row, (id, label)) in rows.chunks_exact(4 * self.dim).zip(ids.iter().zip(labels)) {
+                take(row, *id, label);
+            }
+            Ok(())
+        };
         pictures.each(self.px, self.batch, |batch| {
             if under_way.len() == IN_FLIGHT {
-                features.take(under_way.pop_front())?;
+                finish(under_way.pop_front())?;
             }
             let pixels = self
                 .client
@@ -164,28 +195,12 @@ impl Extractor {
             let mut arguments: Vec<Arg> = variables.iter().map(|v| Arg::Borrow(v)).collect();
             arguments.push(Arg::Borrow(&pixels));
             let run = self.executable.execute(vec![arguments])?;
-            under_way.push_back((run.buffers[0][0].to_host_async()?, batch.labels.clone()));
+            let rows = run.buffers[0][0].to_host_async()?;
+            under_way.push_back((rows, batch.ids.clone(), batch.labels.clone()));
             Ok(())
         })?;
         while !under_way.is_empty() {
-            features.take(under_way.pop_front())?;
-        }
-        Ok(features)
-    }
-}
-
-impl Features {
-    /// Waits for a batch and adds its labelled rows; padding has no label.
-    fn take(&mut self, batch: Option<(Pending, Vec<i32>)>) -> Result<()> {
-        let Some((rows, labels)) = batch else {
-            return Ok(());
-        };
-        let rows = rows.wait()?;
-        for (row, label) in rows.chunks_exact(4 * self.dim).zip(labels) {
-            if let Ok(label) = u32::try_from(label) {
-                self.bytes.extend(row);
-                self.labels.push(label);
-            }
+            finish(under_way.pop_front())?;
         }
         Ok(())
     }
