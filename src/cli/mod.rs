@@ -11,6 +11,7 @@ mod convert;
 mod data;
 mod evaluation;
 mod export;
+mod finetune;
 mod inspect;
 mod knn;
 mod options;
@@ -56,6 +57,7 @@ enum Command {
     Plan(plan::Args),
     Knn(knn::Args),
     Probe(probe::Args),
+    Finetune(finetune::Args),
     Convert(convert::Args),
     Status(status::Args),
     Configs(configs::Args),
@@ -100,6 +102,7 @@ fn run(command: Command) -> Result<()> {
         Command::Plan(args) => plan::run(args),
         Command::Knn(args) => knn::run(args),
         Command::Probe(args) => probe::run(args),
+        Command::Finetune(args) => finetune::run(args),
         Command::Convert(args) => convert::run(args),
         Command::Status(args) => status::run(&args),
         Command::Configs(args) => configs::run(args),
