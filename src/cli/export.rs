@@ -90,7 +90,7 @@ pub fn run(args: Args) -> Result<()> {
         Program::TrainStep => {
             // Without its arguments a step can do without pictures.
             let pictures = match args.arguments {
-                Some(_) => Some(Pictures::open(&config.data)?),
+                Some(_) => Some(Pictures::of(&config)?),
                 None => training_set::pictures(&config),
             };
             let set = pictures.as_ref().map(Pictures::training_set);
@@ -102,7 +102,7 @@ pub fn run(args: Args) -> Result<()> {
             }
             program
         }
-        Program::Features => features::build(&config, config.batch, features::Length::One)?,
+        Program::Features => features::build(&config, config.batch, features::Form::Unit)?,
     };
     let text = match args.format {
         Format::Stablehlo => program.text(),

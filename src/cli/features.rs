@@ -16,7 +16,7 @@ use crate::convert::safetensors_file;
 use crate::data::Dataset;
 use crate::eval::extract::{Extractor, Pictures};
 use crate::pjrt::Buffer;
-use crate::programs::features::Length;
+use crate::programs::features::Form;
 use crate::train::{self, Places};
 
 /// Write the features of pictures to a file, in the order of the pictures
@@ -106,7 +106,7 @@ pub fn run(args: Args) -> Result<()> {
     let subject = Subject::of(&args.checkpoint, &args.set, |config| open(config, &args))?;
     let (data, place) = &subject.data;
     let (client, cache) = evaluation::client(&args.pjrt)?;
-    let extractor = Extractor::new(&client, &subject.config, Length::Own, cache.as_ref())?;
+    let extractor = Extractor::new(&client, &subject.config, Form::Plain, cache.as_ref())?;
     let variables = subject.upload(&client, extractor.variables())?;
     let backbone: Vec<(&str, &Buffer)> = variables.iter().map(|(n, b)| (n.as_str(), b)).collect();
     let pictures = Pictures::new(data, None, subject.config.data.worker_count(), false);

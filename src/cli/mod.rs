@@ -12,6 +12,7 @@ mod data;
 mod evaluation;
 mod export;
 mod features;
+mod finetune;
 mod inspect;
 mod knn;
 mod options;
@@ -58,6 +59,7 @@ enum Command {
     Knn(knn::Args),
     Probe(probe::Args),
     Features(features::Args),
+    Finetune(finetune::Args),
     Convert(convert::Args),
     Status(status::Args),
     Configs(configs::Args),
@@ -103,6 +105,7 @@ fn run(command: Command) -> Result<()> {
         Command::Knn(args) => knn::run(args),
         Command::Probe(args) => probe::run(args),
         Command::Features(args) => features::run(args),
+        Command::Finetune(args) => finetune::run(args),
         Command::Convert(args) => convert::run(args),
         Command::Status(args) => status::run(&args),
         Command::Configs(args) => configs::run(args),

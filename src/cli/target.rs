@@ -72,7 +72,7 @@ pub fn open(target: Option<&str>, args: &ConfigArgs) -> Result<(Machine, RunConf
 
 /// What the step has to know of the training pictures, which may be elsewhere.
 fn training_set(config: &RunConfig) -> TrainingSet {
-    match Pictures::open(&config.data) {
+    match Pictures::of(config) {
         Ok(pictures) => pictures.training_set(),
         Err(error) => {
             tracing::warn!(

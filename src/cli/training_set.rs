@@ -7,7 +7,7 @@ use crate::train::Pictures;
 /// Opens the training pictures. Where they cannot be opened, says so, and gives
 /// none: what is shown or written then is a step without the kNN monitor.
 pub(super) fn pictures(config: &RunConfig) -> Option<Pictures> {
-    match Pictures::open(&config.data) {
+    match Pictures::of(config) {
         Ok(pictures) => Some(pictures),
         Err(error) => {
             tracing::warn!(

@@ -19,6 +19,7 @@ mod optimizer;
 mod read;
 mod schedule;
 mod sections;
+mod supervised;
 mod warnings;
 mod written;
 
@@ -33,9 +34,10 @@ pub use method::{
 };
 pub use model::*;
 pub use optimizer::{Group, Optimizer, OptimizerName, Rule};
-pub use read::Override;
+pub use read::{Override, layered, merged};
 pub use schedule::{Length, ResolvedSchedule, Schedule, Warmup};
 pub use sections::*;
+pub use supervised::Supervised;
 pub use written::Written;
 
 use std::path::Path;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 
-use crate::config::{self, SYNTHETIC};
+use crate::config::{self, RunConfig, SYNTHETIC};
 use crate::data::{DataSpec, Dataset};
 use crate::programs::train_step::TrainingSet;
 
@@ -19,6 +19,18 @@ pub struct Pictures {
 }
 
 impl Pictures {
+    /// Those of a run: [`Pictures::open`]; training with labels sees the bank.
+    ///
+    /// # Errors
+    /// As [`Pictures::open`].
+    pub fn of(config: &RunConfig) -> Result<Self> {
+        let mut pictures = Self::open(&config.data)?;
+        if config.method.supervised.is_some() {
+            pictures.train = pictures.bank.clone();
+        }
+        Ok(pictures)
+    }
+
     /// Opens them. The bank is `data.labelled`, else what was published with the
     /// training pictures; the held-out pictures are those of `data.test`, else
     /// those found beside the bank. Starts no thread.

@@ -12,6 +12,7 @@ use super::continue_from::Start;
 use super::devices::Devices;
 use super::folder::Folder;
 use super::gather::Gather;
+use super::held_out::{HeldOut, Measure};
 use super::hosts::{self, Exchange, Hosts, Stance, agree};
 use super::origin;
 use super::pictures::Pictures;
@@ -20,7 +21,6 @@ use super::state::{self, DeviceState};
 use crate::bad_input;
 use crate::checkpoint::Origin;
 use crate::config::{Model, RunConfig};
-use crate::eval::knn::HeldOut;
 use crate::graph::block::Lowering;
 use crate::models;
 use crate::pjrt::install::{self, ResolveOptions};
@@ -80,7 +80,8 @@ impl Session {
             _ => None,
         };
         let step_of_run = TrainStep::of_run(config, pictures.training_set());
-        if step_of_run.queue == 0 {
+        check_classes(config, pictures)?;
+        if step_of_run.queue == 0 && config.method.supervised.is_none() {
             let why = match pictures.train.is_labelled() {
                 true => "it has no queue",
                 false => "the pictures are not of two classes or more",
@@ -171,7 +172,8 @@ impl Session {
             Some(_) if !hosts.leads() => None,
             None => {
                 tracing::info!(
-                    "held-out kNN is off: no labelled test split belongs to these pictures"
+                    "held-out {} is off: no labelled test split belongs to these pictures",
+                    Measure::of(config).name()
                 );
                 None
             }
@@ -209,6 +211,27 @@ impl Session {
         let first = metrics.into_iter().flatten().next();
         Ok((first.context("the step gave no metrics")?, outputs.done))
     }
+}
+
+/// Training with labels needs those that the configuration says.
+fn check_classes(config: &RunConfig, pictures: &Pictures) -> Result<()> {
+    let Some(supervised) = &config.method.supervised else {
+        return Ok(());
+    };
+    let (wanted, found) = (supervised.classes, pictures.train.classes().len());
+    if !pictures.train.is_labelled() {
+        return Err(bad_input!(
+            "the training pictures have no labels, or all the same one; training with labels \
+             needs pictures in at least two class folders"
+        ));
+    }
+    if wanted != found {
+        return Err(bad_input!(
+            "`method.supervised.classes` is {wanted}, and the training pictures have {found} \
+             classes; set it to {found} (--set method.supervised.classes={found})"
+        ));
+    }
+    Ok(())
 }
 
 /// The devices that a plugin has, on all hosts. The client that is asked is
