@@ -176,7 +176,12 @@ fn write_safetensors(path: &Path, table: Table, classes: &[String], report: &Jso
         data,
     };
     let tensors = [
-        tensor("features", Dtype::F32, vec![rows, table.dim], table.features),
+        tensor(
+            "features",
+            Dtype::F32,
+            vec![rows, table.dim],
+            table.features,
+        ),
         tensor("labels", Dtype::I32, vec![rows], labels.collect()),
         tensor("names", Dtype::U8, vec![names.len()], names),
     ];
@@ -249,7 +254,11 @@ mod tests {
 
     #[test]
     fn names_tell_the_format() {
-        for (name, fits) in [("a.npy", true), ("b.safetensors", true), ("a.parquet", false)] {
+        for (name, fits) in [
+            ("a.npy", true),
+            ("b.safetensors", true),
+            ("a.parquet", false),
+        ] {
             assert_eq!(Format::of(Path::new(name)).is_ok(), fits, "{name}");
         }
     }
