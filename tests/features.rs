@@ -67,7 +67,7 @@ fn the_nearest_neighbours_in_the_files_are_those_of_knn() {
     let [bank, queries] = [("train", 200), ("test", 40)].map(|(split, count)| {
         let out = temp.path().join(format!("{split}.safetensors"));
         let arguments = ["--split", split, "--out", out.to_str().unwrap(), "--json"];
-        let report = json(run("features", run_dir.root(), &arguments));
+        let report = json(&run("features", run_dir.root(), &arguments));
         let rows = safetensors(&out);
         assert_eq!((rows.features.len(), rows.names.len()), (count, count));
         assert_eq!(
@@ -94,7 +94,7 @@ fn the_nearest_neighbours_in_the_files_are_those_of_knn() {
             bank.labels[nearest] == **label
         });
     let right = right.count();
-    let knn = json(run("knn", run_dir.root(), &["--k", "1", "--json"]));
+    let knn = json(&run("knn", run_dir.root(), &["--k", "1", "--json"]));
     assert_eq!(knn["top1"].as_f64().unwrap(), 100.0 * right as f64 / 40.0);
 }
 
