@@ -110,7 +110,7 @@ impl ImageNet {
         }
         match (paths.is_empty(), part) {
             (false, _) => shards::opened(paths, members).map(Some),
-            (true, Part::Test) => self.from_folder(),
+            (true, Part::Test) => self.open_val_folder(),
             (true, _) => Err(bad_input!(
                 "{} has ImageNet's validation pictures but none to train on; expected {TRAIN}, or \
                  class folders in train/",
@@ -144,7 +144,7 @@ impl ImageNet {
     }
 
     /// Validation pictures that were unpacked.
-    fn from_folder(&self) -> Result<Option<Opened>> {
+    fn open_val_folder(&self) -> Result<Option<Opened>> {
         let Some(root) = &self.val_folder else {
             return Ok(None);
         };
@@ -281,7 +281,7 @@ fn class_names(meta: &[u8]) -> Result<BTreeMap<usize, String>> {
     );
     let mut names = BTreeMap::new();
     for row in rows {
-        let [id, children] = [id, children].map(|at| Ok::<_, anyhow::Error>(row[at].counts()?));
+        let [id, children] = [id, children].map(|at| row[at].counts());
         let (&[id], &[children]) = (&id?[..], &children?[..]) else {
             bail!("a synset's number is no number");
         };
