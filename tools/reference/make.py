@@ -21,6 +21,7 @@ from safetensors.numpy import save_file
 
 import augment
 import backbones_torch
+import finetune_torch
 import layers
 import matrix_torch
 import methods_torch
@@ -45,6 +46,7 @@ MAKERS = {
     "probe": probe_torch.build,
     "schedules": optim.build_schedules,
     "augment": augment.build,
+    "finetune": finetune_torch.build,
 }
 
 
