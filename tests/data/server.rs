@@ -1,6 +1,6 @@
 //! A server on the loopback interface that does as it is told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
@@ -21,11 +21,13 @@ pub enum Act {
     Status(u16),
 }
 
+/// The range that each request asked for.
+type Seen = Vec<Option<String>>;
+
 /// Serves files by their paths until it is dropped; at most for a minute.
 pub struct Server {
     pub address: String,
-    /// Path and range of each request.
-    seen: Arc<Mutex<Vec<(String, Option<String>)>>>,
+    seen: Arc<Mutex<Seen>>,
 }
 
 impl Server {
@@ -38,7 +40,7 @@ impl Server {
             .iter()
             .map(|(path, bytes)| ((*path).to_owned(), bytes.to_vec()))
             .collect();
-        let mut script = script.to_vec().into_iter();
+        let mut script: VecDeque<Act> = script.iter().copied().collect();
         let alive = Arc::downgrade(&seen);
         std::thread::spawn(move || {
             let end = Instant::now() + Duration::from_secs(60);
@@ -46,7 +48,7 @@ impl Server {
                 let Some(seen) = alive.upgrade() else { return };
                 match listener.accept() {
                     Ok((stream, _)) => {
-                        let act = script.next().unwrap_or(Act::Serve);
+                        let act = script.pop_front().unwrap_or(Act::Serve);
                         // A client that went away is its own business.
                         let _ = answer(stream, &files, act, &seen);
                     }
@@ -57,9 +59,8 @@ impl Server {
         Self { address, seen }
     }
 
-    pub fn ranges(&self) -> Vec<Option<String>> {
-        let seen = self.seen.lock().unwrap();
-        seen.iter().map(|(_, range)| range.clone()).collect()
+    pub fn ranges(&self) -> Seen {
+        self.seen.lock().unwrap().clone()
     }
 }
 
@@ -67,7 +68,7 @@ fn answer(
     stream: TcpStream,
     files: &BTreeMap<String, Vec<u8>>,
     act: Act,
-    seen: &Mutex<Vec<(String, Option<String>)>>,
+    seen: &Mutex<Seen>,
 ) -> std::io::Result<()> {
     stream.set_nonblocking(false)?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
@@ -86,7 +87,7 @@ fn answer(
             range = Some(value.to_owned());
         }
     }
-    seen.lock().unwrap().push((path.clone(), range.clone()));
+    seen.lock().unwrap().push(range.clone());
     let mut out = stream;
     let Some(bytes) = files.get(&path) else {
         return out.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n");
