@@ -70,7 +70,7 @@ pub fn draw(config: &RandAugment, seed: u64, epoch: u32, sample: u32) -> Vec<Dra
     for _ in 0..config.operations {
         let operation = Operation::ALL[stream.below(Operation::ALL.len() as u32) as usize];
         let happens = stream.chance(P);
-        let magnitude = config.magnitude + config.magnitude_std * normal(&mut stream);
+        let magnitude = config.magnitude + config.magnitude_std * stream.normal();
         let negative = stream.chance(0.5);
         if happens {
             drawn.push(Draw {
@@ -81,12 +81,6 @@ pub fn draw(config: &RandAugment, seed: u64, epoch: u32, sample: u32) -> Vec<Dra
         }
     }
     drawn
-}
-
-/// A standard normal draw (Box and Muller).
-fn normal(stream: &mut Stream) -> f64 {
-    let [u, v] = [stream.uniform(), stream.uniform()];
-    (-2.0 * (1.0 - u).ln()).sqrt() * (std::f64::consts::TAU * v).cos()
 }
 
 /// Applies one operation to a picture of `side` x `side` RGB pixels. What comes
