@@ -17,6 +17,7 @@ pub mod crop;
 pub mod decode;
 pub mod get;
 pub mod mat;
+pub mod rand_augment;
 pub mod resize;
 
 mod corrupt;

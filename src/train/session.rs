@@ -80,7 +80,7 @@ impl Session {
             _ => None,
         };
         let step_of_run = TrainStep::of_run(config, pictures.training_set());
-        check_classes(config, pictures)?;
+        pictures.check_classes(config)?;
         if step_of_run.queue == 0 && config.method.supervised.is_none() {
             let why = match pictures.train.is_labelled() {
                 true => "it has no queue",
@@ -211,27 +211,6 @@ impl Session {
         let first = metrics.into_iter().flatten().next();
         Ok((first.context("the step gave no metrics")?, outputs.done))
     }
-}
-
-/// Training with labels needs those that the configuration says.
-fn check_classes(config: &RunConfig, pictures: &Pictures) -> Result<()> {
-    let Some(supervised) = &config.method.supervised else {
-        return Ok(());
-    };
-    let (wanted, found) = (supervised.classes, pictures.train.classes().len());
-    if !pictures.train.is_labelled() {
-        return Err(bad_input!(
-            "the training pictures have no labels, or all the same one; training with labels \
-             needs pictures in at least two class folders"
-        ));
-    }
-    if wanted != found {
-        return Err(bad_input!(
-            "`method.supervised.classes` is {wanted}, and the training pictures have {found} \
-             classes; set it to {found} (--set method.supervised.classes={found})"
-        ));
-    }
-    Ok(())
 }
 
 /// The devices that a plugin has, on all hosts. The client that is asked is

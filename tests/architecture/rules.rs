@@ -73,7 +73,14 @@ pub const MODULES: &[Module] = &[
     with_io("pjrt", &["graph::DType", "error", "hash"]),
     with_io(
         "data",
-        &["config::Augment", "error", "hash", "pickle", "rng"],
+        &[
+            "config::Augment",
+            "config::RandAugment",
+            "error",
+            "hash",
+            "pickle",
+            "rng",
+        ],
     ),
     with_io("checkpoint", &["error", "hash"]),
     pure("monitor", &["config"]),

@@ -6,6 +6,7 @@ use serde_json::json;
 use xla_moco::checkpoint::{Dtype, HostTensor};
 use xla_moco::config::RunConfig;
 use xla_moco::convert::resample;
+use xla_moco::data::rand_augment::{self, Draw, Operation};
 use xla_moco::graph::block::Lowering;
 use xla_moco::graph::vjp::gradients;
 use xla_moco::graph::{Builder, DType, Shape, Value};
@@ -243,4 +244,32 @@ fn rectangles_are_erased_by_normal_noise() {
         let wanted = (-2.0 * (1.0 - u).ln()).sqrt() * (std::f64::consts::TAU * v).cos();
         assert!((found - wanted).abs() < 1e-4, "{i}: {found}, not {wanted}");
     }
+}
+
+/// Every operation at several magnitudes and both ways, to the last bit of what
+/// Pillow makes of an 8-bit picture.
+#[test]
+fn operations_of_rand_augment_are_pillows() {
+    let fixture = read("rand_augment.safetensors");
+    let (side, fill) = (20, [124, 116, 104]);
+    assert_eq!(rand_augment::fill([0.485, 0.456, 0.406]), fill);
+    let mut compared = 0;
+    for (index, operation) in Operation::ALL.into_iter().enumerate() {
+        for (draw, wanted) in part(&fixture, &index.to_string()) {
+            let (magnitude, negative) = draw.rsplit_once('.').unwrap();
+            let draw = Draw {
+                operation,
+                magnitude: magnitude.parse().unwrap(),
+                negative: negative == "1",
+            };
+            let mut picture = fixture["picture"].bytes.clone();
+            rand_augment::apply(&mut picture, side, fill, &draw);
+            let off = picture.iter().zip(&wanted.bytes);
+            let off = off.map(|(a, b)| a.abs_diff(*b)).max().unwrap();
+            assert_eq!(off, 0, "{draw:?}");
+            compared += 1;
+        }
+    }
+    // Pillow refuses to keep no bit at all.
+    assert_eq!(compared, 15 * 5 - 1);
 }

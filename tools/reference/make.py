@@ -28,6 +28,7 @@ import methods_torch
 import optim
 import optim_torch
 import probe_torch
+import rand_augment
 import training
 
 MAKERS = {
@@ -47,6 +48,7 @@ MAKERS = {
     "schedules": optim.build_schedules,
     "augment": augment.build,
     "finetune": finetune_torch.build,
+    "rand_augment": rand_augment.build,
 }
 
 
