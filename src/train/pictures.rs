@@ -4,10 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 
-<<<<<<< HEAD
-=======
 use crate::bad_input;
->>>>>>> main
 use crate::config::{self, RunConfig, SYNTHETIC};
 use crate::data::{DataSpec, Dataset};
 use crate::programs::train_step::TrainingSet;
