@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Compiles every configuration of configs/paper for its pod: the last table of docs/pods.md.
+"""Compiles every configuration of configs/paper for its pod: the last table of docs/pods.md, and the
+estimated hours in the files' `about`.
 
     cargo build --release && python3 tools/pod_configs.py [CONFIG]...
 
@@ -9,6 +10,7 @@ one and a half hours in all.
 """
 
 import json
+import re
 import subprocess
 import sys
 
@@ -36,9 +38,27 @@ def resolved(config):
 VALUES = {config: resolved(config) for config in CONFIGS}
 
 
-def cells(config, report):
-    seconds = report["estimated_seconds"]
+def hours(config, report):
+    """Of the whole run; none where the compiler gives no seconds."""
     steps = VALUES[config]["schedule"]["epochs"] * (IMAGES // report["batch"])
+    seconds = report["estimated_seconds"]
+    return None if seconds is None else seconds * steps / 3600
+
+
+def tell(config, report):
+    """Writes our estimate into the configuration's `about`, after the paper's hours."""
+    ours = hours(config, report)
+    told = "none" if ours is None else f"{ours:.1f} on {report['devices']} TPU v3 (the compiler's estimate of compute)"
+    file = ROOT / path(config)
+    text = re.sub(r',\n    "hours_estimated": "[^"]*"', "", file.read_text())
+    line = r'(\n    "hours": "(?:[^"\\]|\\.)*")'
+    text, found = re.subn(line, lambda match: f'{match[1]},\n    "hours_estimated": "{told}"', text)
+    assert found == 1, f"{file} does not say the paper's hours once"
+    file.write_text(text)
+
+
+def cells(config, report):
+    seconds, all_hours = report["estimated_seconds"], hours(config, report)
     return [
         config,
         report["target"],
@@ -46,12 +66,17 @@ def cells(config, report):
         "yes" if report["fits"] else "no",
         "?" if report["used_bytes"] is None else f"{report['used_bytes'] / 2**30:.2f}",
         "?" if seconds is None else f"{seconds:.4f}",
-        "?" if seconds is None else f"{seconds * steps / 3600:.1f}",
+        "?" if seconds is None else f"{all_hours:.1f}",
         f"{report['compile_seconds']:.0f}",
     ]
 
 
 HEAD = ["configuration", "target", "lowering", "fits", "GiB a device", "step, s", "hours", "compiled in, s"]
+
+
+def write(kept, done):
+    rows = [cells(config, done[config]) for config in CONFIGS if config in done]
+    store(kept, {"configurations": table(HEAD, rows)})
 
 
 def main():
@@ -72,8 +97,10 @@ def main():
         except RuntimeError as error:
             print(error, file=sys.stderr, flush=True)
             continue
-        rows = [cells(config, done[config]) for config in CONFIGS if config in done]
-        store(kept, {"configurations": table(HEAD, rows)})
+        write(kept, done)
+    write(kept, done)
+    for config, report in done.items():
+        tell(config, report)
 
 
 if __name__ == "__main__":

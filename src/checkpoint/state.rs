@@ -136,7 +136,7 @@ impl Snapshot {
         // agrees with type and shape.
         let header: Metadata =
             serde_json::from_slice(&header).context("its header is not one of safetensors")?;
-        let expected = 8 + header_bytes + header.data_len() as u64;
+        let expected = (8 + header_bytes).saturating_add(header.data_len() as u64);
         if expected != file_bytes {
             bail!("its header describes {expected} bytes, the file has {file_bytes}");
         }

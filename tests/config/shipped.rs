@@ -23,6 +23,8 @@ fn every_shipped_configuration_says_where_it_comes_from() {
         );
         if file.starts_with("configs/paper") {
             told("hours");
+            // By tools/pod_configs.py.
+            assert!(told("hours_estimated").contains("estimate"), "{file}");
             let number = told("published");
             assert!(number.contains('%') || number == "none", "{file}: {number}");
         }
