@@ -17,6 +17,7 @@ mod options;
 pub mod plan;
 mod plugins;
 mod probe;
+mod report;
 mod status;
 mod table;
 mod target;
@@ -31,7 +32,7 @@ use anyhow::{Context, Error, Result};
 use clap::{Parser, Subcommand};
 
 use crate::error::{BadInput, Unhealthy};
-use crate::{pjrt, report};
+use crate::pjrt;
 
 /// Pre-trains Vision Transformers without labels (MoCo v3), as one XLA program
 /// that runs on TPU pods, GPUs and CPUs through PJRT plugins.
@@ -58,6 +59,7 @@ enum Command {
     Probe(probe::Args),
     Convert(convert::Args),
     Status(status::Args),
+    Report(report::Args),
     Configs(configs::Args),
     /// Lists, installs and checks PJRT plugins.
     #[command(after_long_help = "Example:\n  xla-moco plugins install cpu")]
@@ -90,7 +92,7 @@ pub fn main() -> ! {
 
 /// Sets the process up, while it has one thread, and runs the subcommand.
 fn run(command: Command) -> Result<()> {
-    report::init_logging(0, false)?;
+    crate::report::init_logging(0, false)?;
     pjrt::quiet_plugin_logs()?;
     match command {
         Command::Train(args) => train::run(args),
@@ -102,6 +104,7 @@ fn run(command: Command) -> Result<()> {
         Command::Probe(args) => probe::run(args),
         Command::Convert(args) => convert::run(args),
         Command::Status(args) => status::run(&args),
+        Command::Report(args) => report::run(&args),
         Command::Configs(args) => configs::run(args),
         Command::Plugins(args) => plugins::run(args),
         Command::Data(args) => data::run(&args),

@@ -161,7 +161,7 @@ fn base_path(file: &Path, base: &Value) -> Result<PathBuf> {
 }
 
 /// Lays `over` on `under`: objects key by key, anything else whole.
-fn merge(under: &mut Value, over: Value) {
+pub(super) fn merge(under: &mut Value, over: Value) {
     match (under, over) {
         (Value::Object(under), Value::Object(over)) => {
             for (key, value) in over {
