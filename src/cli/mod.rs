@@ -23,6 +23,7 @@ mod table;
 mod target;
 mod train;
 mod training_set;
+mod watch;
 
 pub use options::{ConfigArgs, PjrtArgs};
 
@@ -60,6 +61,7 @@ enum Command {
     Convert(convert::Args),
     Status(status::Args),
     Report(report::Args),
+    Watch(watch::Args),
     Configs(configs::Args),
     /// Lists, installs and checks PJRT plugins.
     #[command(after_long_help = "Example:\n  xla-moco plugins install cpu")]
@@ -105,6 +107,7 @@ fn run(command: Command) -> Result<()> {
         Command::Convert(args) => convert::run(args),
         Command::Status(args) => status::run(&args),
         Command::Report(args) => report::run(&args),
+        Command::Watch(args) => watch::run(&args),
         Command::Configs(args) => configs::run(args),
         Command::Plugins(args) => plugins::run(args),
         Command::Data(args) => data::run(&args),

@@ -14,12 +14,14 @@
 //! checkpoint's step is cut before new lines are appended. Nothing here
 //! affects results.
 
+pub mod dashboard;
 mod events;
 mod follow;
 mod jsonl;
 mod metrics;
 mod page;
 mod series;
+mod serve;
 mod tensorboard;
 mod terminal;
 
@@ -29,6 +31,7 @@ pub use follow::{Follower, Phase};
 pub use metrics::{MetricsWriter, Record, read_metrics};
 pub use page::{Align, compare, page, write_html};
 use serde_json::Value;
+pub use serve::{Shared as SharedRun, locked, serve};
 pub use tensorboard::TensorBoard;
 
 use crate::checkpoint::RunDir;

@@ -25,6 +25,9 @@ const KNN: &str = "knn_top1";
 /// The metrics that are there only where the batch was classified.
 const CLASSIFIED: [&str; 2] = [KNN, "effective_rank"];
 
+/// The kind of event of a picture that another stands in for.
+const REPLACED: &str = "replaced_picture";
+
 /// The writers of a run's folder. After a resume all of them go on right
 /// after the checkpoint's step.
 pub struct Records {
@@ -142,7 +145,6 @@ impl Records {
                 true => Severity::Error,
                 false => Severity::Warning,
             };
-            self.board.text(finding.step, "events", &finding.message)?;
             let (kind, evidence) = (finding.kind.name(), Value::Object(finding.evidence));
             self.tell(finding.step, kind, severity, &finding.message, evidence)?;
         }
@@ -210,6 +212,11 @@ impl Records {
             Value::Object(evidence) => evidence,
             _ => Map::new(),
         };
+        // A picture that cannot be decoded is in a list of its own.
+        if kind != REPLACED {
+            self.board
+                .text(step, "events", &format!("{kind}: {message}"))?;
+        }
         self.events.append(step, kind, severity, message, evidence)
     }
 
@@ -234,13 +241,7 @@ impl Records {
         for picture in self.corrupt.add(pictures)? {
             let message = format!("{} cannot be decoded: {}", picture.name, picture.error);
             let evidence = json!({ "picture": picture.name, "replacement": picture.replacement });
-            self.keep(
-                step,
-                "replaced_picture",
-                Severity::Warning,
-                &message,
-                evidence,
-            )?;
+            self.keep(step, REPLACED, Severity::Warning, &message, evidence)?;
         }
         Ok(())
     }

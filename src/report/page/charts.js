@@ -38,7 +38,7 @@ function logTicks(low, high) {
 
 /** The series' points in the view's unit: place, least, mean, greatest; the
  * steps from and to which each stands for. */
-function pointsOf(series, unit) {
+function pointsOf(series, unit, last = Infinity) {
   if (!series) return [];
   if (series.points && series.unit === unit) return series.points;
   const found = [];
@@ -46,7 +46,7 @@ function pointsOf(series, unit) {
     const y = series.y[i];
     if (y === null) continue;
     if (series.w) {
-      const from = i * series.w + 1, to = (i + 1) * series.w;
+      const from = i * series.w + 1, to = Math.min(last, (i + 1) * series.w);
       found.push({ x: (from + to) / 2 * unit, lo: series.lo[i], y, hi: series.hi[i], from, to });
     } else {
       const step = series.x[i];
@@ -82,7 +82,7 @@ function surface(canvas, height) {
 function stepAxis(g, view, place, left, right, bottom, colours) {
   g.fillStyle = colours.soft;
   g.textBaseline = "top";
-  for (const tick of ticks(view.x0, view.x1, Math.max(2, Math.min(6, (right - left) / 90)))) {
+  for (const tick of ticks(view.x0, view.x1, Math.max(2, Math.min(7, (right - left) / 62)))) {
     const x = place(tick), text = number(tick), half = g.measureText(text).width / 2;
     g.textAlign = "left";
     g.fillText(text, Math.min(Math.max(x - half, 0), right + RIGHT - 2 * half), bottom + 7);
@@ -92,7 +92,7 @@ function stepAxis(g, view, place, left, right, bottom, colours) {
 /** Curves of one metric. `lines`: [{points, colour, dashed, bad}], `marks`:
  * [{x0, x1, error, kind}]. Returns the places of the plot. */
 function drawLines(canvas, chart, lines, marks, view, colours) {
-  const height = chart.tall ? 240 : 190, { g, width } = surface(canvas, height);
+  const height = 210, { g, width } = surface(canvas, height);
   const right = width - RIGHT, bottom = height - BOTTOM, span = view.x1 - view.x0;
   const px = (x) => LEFT + (x - view.x0) / span * (right - LEFT);
   let low = Infinity, high = -Infinity;
@@ -201,8 +201,8 @@ function pointer(g, view, px, top, bottom, colours) {
 // Colours of a ratio's logarithm to base 2: a half and less is blue, the usual
 // recedes into the card, the eightfold that the detector calls a spike is red.
 const HEAT = {
-  light: [[-3, 33, 102, 172], [-1, 166, 200, 225], [0, 244, 244, 244], [1, 253, 219, 160], [2, 250, 160, 85], [3, 214, 47, 39], [5, 80, 0, 20]],
-  dark: [[-3, 90, 160, 230], [-1, 42, 70, 100], [0, 30, 35, 42], [1, 100, 70, 30], [2, 180, 100, 30], [3, 250, 90, 60], [5, 255, 235, 220]],
+  light: [[-3, 33, 102, 172], [-1, 166, 200, 225], [-0.4, 244, 244, 244], [0.5, 244, 244, 244], [1.2, 253, 219, 160], [2, 250, 160, 85], [3, 214, 47, 39], [5, 80, 0, 20]],
+  dark: [[-3, 90, 160, 230], [-1, 42, 70, 100], [-0.4, 30, 35, 42], [0.5, 30, 35, 42], [1.2, 100, 70, 30], [2, 180, 100, 30], [3, 250, 90, 60], [5, 255, 235, 220]],
 };
 function heatColour(ratio, dark) {
   const stops = dark ? HEAT.dark : HEAT.light;

@@ -78,7 +78,6 @@ function build() {
   for (const chart of data.charts) {
     chart.parts = chart.family ? [...new Set(data.runs.flatMap((run) => Object.keys(run.series).filter((key) => key.startsWith(chart.key))))] : null;
     if (!chart.family && !has(chart.key)) continue;
-    chart.tall = charts.length < 2;
     addLines(grid, chart);
     if (chart.key === "grad_norm") addHeats(grid);
   }
@@ -132,7 +131,7 @@ function isLog(own) {
   if (key in shown.log) return shown.log[key];
   if (!own.chart.zero) return false;
   return data.runs.some((run) => {
-    const values = pointsOf(run.series[keyOf(own)], 1);
+    const values = pointsOf(run.series[keyOf(own)], unitOf(run), run.last);
     if (values.length < 3 || values.some((p) => p.lo <= 0)) return false;
     const sorted = values.map((p) => p.y).sort((a, b) => a - b);
     return Math.max(...values.map((p) => p.hi)) > 20 * sorted[sorted.length >> 1];
@@ -161,13 +160,13 @@ function drawOne(own) {
   for (const [run, i] of runs) {
     const unit = unitOf(run);
     const guide = own.chart.guide && run.series[own.chart.guide];
-    if (guide) lines.push({ points: pointsOf(guide, unit), step: stepWidth(guide, unit), colour: runs.length > 1 ? colours["run" + i] : colours.guide, dashed: true, bad: [] });
+    if (guide) lines.push({ points: pointsOf(guide, unit, run.last), step: stepWidth(guide, unit), colour: runs.length > 1 ? colours["run" + i] : colours.guide, dashed: true, bad: [] });
   }
   const marks = [];
   for (const [run, i] of runs) {
     const series = run.series[key], unit = unitOf(run);
     if (!series) continue;
-    lines.push({ run, points: pointsOf(series, unit), step: stepWidth(series, unit), colour: colours["run" + i], bad: (series.bad || []).map((step) => step * unit) });
+    lines.push({ run, points: pointsOf(series, unit, run.last), step: stepWidth(series, unit), colour: colours["run" + i], bad: (series.bad || []).map((step) => step * unit) });
     for (const mark of run.marks)
       if (isAbout(mark, key)) marks.push({ ...mark, x0: mark.from * unit, x1: mark.to * unit });
   }
@@ -219,7 +218,7 @@ function drawHeatOf(own) {
   const { w, layers } = run.heat;
   let greatest = { v: -1 };
   for (const layer of layers) layer.v.forEach((v, i) => { if (v !== null && v > greatest.v) greatest = { v, i, name: layer.name }; });
-  const spanOf = (i) => w > 1 ? `steps ${whole(i * w + 1)}–${whole((i + 1) * w)}` : `step ${whole(i + 1)}`;
+  const spanOf = (i) => w > 1 ? `steps ${whole(i * w + 1)}–${whole(Math.min(run.last, (i + 1) * w))}` : `step ${whole(i + 1)}`;
   const best = greatest.v < 0 ? "nothing yet" : `greatest ${number(greatest.v, 3)}× in ${greatest.name}, ${spanOf(greatest.i)}`;
   own.output.textContent = "";
   if (own.row !== null && view.cursor !== null) {
