@@ -42,9 +42,12 @@ impl Align {
 pub fn write_html(run: &RunDir) -> Result<PathBuf> {
     let follower = Follower::read(run.clone())?;
     let path = run.report_path();
-    let page = page(&[follower], Align::Step, false);
-    atomic::write_file(&path, page.as_bytes())?;
+    write_report(&[follower], &path)?;
     Ok(path)
+}
+
+pub(super) fn write_report(runs: &[Follower], path: &Path) -> Result<()> {
+    atomic::write_file(path, page(runs, Align::Step, false).as_bytes())
 }
 
 /// Writes a page of these runs' folders; of one alone it is its report.
