@@ -32,7 +32,6 @@ pub use follow::{Follower, Phase};
 pub use metrics::{MetricsWriter, Record, read_metrics};
 pub use page::{Align, compare, page, write_html};
 pub use refresh::Refresher;
-use serde_json::Value;
 pub use serve::{Shared as SharedRun, locked, serve};
 pub use tensorboard::TensorBoard;
 
@@ -43,10 +42,7 @@ pub use terminal::{Progress, StepReport, init_logging, screen};
 
 /// The verdict on a run, from its folder alone.
 pub fn health(run: &RunDir) -> Result<Health> {
-    let config = run.read_config()?.unwrap_or(Value::Null);
-    Ok(health_of(
-        Monitor::of_run(&config, &read_metrics(run)?).as_ref(),
-    ))
+    Ok(Follower::read(run.clone())?.health())
 }
 
 /// Before the first step there is no monitor.

@@ -212,12 +212,16 @@ impl Records {
             Value::Object(evidence) => evidence,
             _ => Map::new(),
         };
-        // A picture that cannot be decoded is in a list of its own.
-        if kind != REPLACED {
-            self.board
-                .text(step, "events", &format!("{kind}: {message}"))?;
+        self.events
+            .append(step, kind, severity, message, evidence)?;
+        match kind {
+            // Pictures that cannot be decoded are in a list of their own.
+            REPLACED => Ok(()),
+            _ => {
+                let text = format!("{kind}: {message}");
+                self.board.text(step, "events", &text)
+            }
         }
-        self.events.append(step, kind, severity, message, evidence)
     }
 
     /// Held-out accuracy after step `step`, in percent.

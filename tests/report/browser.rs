@@ -24,7 +24,8 @@ fn chromium() -> Option<PathBuf> {
 /// The page's elements after its script has run. `script` runs two frames
 /// after it, and says what it found in `result`.
 fn run(browser: &Path, folder: &Path, page: &str, script: &str, shot: &str) -> String {
-    let watch = "<script>var wrong = []; addEventListener('error', (e) => wrong.push(e.message)); \
+    // A headless browser that only dumps the page draws no frame.
+    let watch = "<script>window.requestAnimationFrame = (f) => setTimeout(f, 16); var wrong = []; addEventListener('error', (e) => wrong.push(e.message)); \
                  addEventListener('securitypolicyviolation', (e) => wrong.push(e.violatedDirective));</script>";
     let probe = format!(
         "<script>const frames = () => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));\
@@ -170,7 +171,7 @@ fn runs_beside_each_other_fit_a_phone() {
     let page = fs::read_to_string(root.path().join("all.html")).unwrap();
     let inside = page.replace('&', "&amp;").replace('"', "&quot;");
     let wrapper = format!(
-        "<!doctype html><body><iframe width=390 height=3000 srcdoc=\"{inside}\"></iframe></body>"
+        "<!doctype html><meta charset=utf-8><body><iframe width=390 height=3000 srcdoc=\"{inside}\"></iframe></body>"
     );
     let script = "
         await new Promise((done) => setTimeout(done, 1500));

@@ -82,7 +82,7 @@ function surface(canvas, height) {
 function stepAxis(g, view, place, left, right, bottom, colours) {
   g.fillStyle = colours.soft;
   g.textBaseline = "top";
-  for (const tick of ticks(view.x0, view.x1, Math.max(2, Math.min(7, (right - left) / 62)))) {
+  for (const tick of ticks(view.x0, view.x1, Math.max(2, Math.min(7, (right - left) / 50)))) {
     const x = place(tick), text = number(tick), half = g.measureText(text).width / 2;
     g.textAlign = "left";
     g.fillText(text, Math.min(Math.max(x - half, 0), right + RIGHT - 2 * half), bottom + 7);
@@ -140,7 +140,7 @@ function drawLines(canvas, chart, lines, marks, view, colours) {
     g.fillStyle = g.strokeStyle = mark.error ? colours.error : colours.warning;
     const x0 = px(mark.x0), x1 = px(mark.x1);
     if (x1 - x0 > 0) { g.globalAlpha = 0.16; g.fillRect(x0, TOP, Math.max(1, x1 - x0), bottom - TOP); }
-    g.globalAlpha = 0.6;
+    g.globalAlpha = 0.35;
     g.beginPath(); g.moveTo(x0, TOP); g.lineTo(x0, bottom); g.stroke();
     g.globalAlpha = 1;
   }
@@ -150,7 +150,7 @@ function drawLines(canvas, chart, lines, marks, view, colours) {
     g.strokeStyle = g.fillStyle = line.colour;
     // From least to greatest, never thinner than a pixel: a spike stays.
     g.lineWidth = Math.max(1.2, (line.step / span) * (right - LEFT));
-    g.globalAlpha = lines.length > 2 ? 0.18 : 0.28;
+    g.globalAlpha = lines.length > 2 ? 0.25 : 0.4;
     g.beginPath();
     for (const p of points) {
       if (p.hi <= p.lo) continue;

@@ -36,7 +36,7 @@ fn against_the_paper(run: &Follower) -> String {
     } else {
         let _ = writeln!(
             out,
-            "<p>{} of what makes a run differ from configs/paper/{name}.json, the nearest.</p>\n{}",
+            "<p>configs/paper/{name}.json is the nearest. {} from it in what makes a run:</p>\n{}",
             counted(matter.len()),
             against(&matter)
         );
@@ -44,8 +44,8 @@ fn against_the_paper(run: &Follower) -> String {
     if !rest.is_empty() {
         let _ = writeln!(
             out,
-            "<details class=\"card\" id=\"harmless\"><summary>{} that change no result, or its \
-             last bits alone</summary>{}</details>",
+            "<details class=\"card\" id=\"harmless\"><summary>{} in what changes no result, \
+             or its last bits alone</summary>{}</details>",
             counted(rest.len()),
             against(&rest)
         );
@@ -55,8 +55,8 @@ fn against_the_paper(run: &Follower) -> String {
 
 fn counted(n: usize) -> String {
     match n {
-        1 => "1 key".into(),
-        n => format!("{n} keys"),
+        1 => "1 key differs".into(),
+        n => format!("{n} keys differ"),
     }
 }
 

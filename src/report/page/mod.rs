@@ -141,11 +141,12 @@ pub fn page(runs: &[Follower], align: Align, live: bool) -> String {
     );
     let _ = write!(
         out,
-        "<script type=\"application/json\" id=\"data\">{}</script>\n<script>\n{}{}</script>\n\
+        "<script type=\"application/json\" id=\"data\">{}</script>\n<script>\n{}{}{}</script>\n\
          </body>\n</html>\n",
         data::json(runs, align, live),
         include_str!("charts.js"),
-        include_str!("page.js")
+        include_str!("page.js"),
+        include_str!("controls.js")
     );
     out
 }
