@@ -46,6 +46,15 @@ pub enum Purpose {
     Synthetic = 5,
     /// Anything a test draws.
     Test = 6,
+    /// How a batch is mixed; item = step.
+    Mix = 7,
+    /// Branches that are skipped; item = (epoch, sample).
+    DropPath = 8,
+    /// Erased rectangles; item = (epoch, sample). On the device, what is in
+    /// them; item = (row, step).
+    Erase = 9,
+    /// RandAugment's operations; item = (epoch, sample).
+    RandAugment = 10,
 }
 
 /// A sequence of draws for one (seed, purpose, item): cheap to make, never

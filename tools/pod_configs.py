@@ -3,11 +3,9 @@
 
     cargo build --release && python3 tools/pod_configs.py [CONFIG]...
 
-Needs no accelerator. Configurations whose backbone is in the first table already are
-lowered as a loop, which compiles several times faster; no compiler tells a loop's
-seconds, so theirs are those of the first table's row, in proportion to the FLOPs.
-Others are lowered as `train` does. Configurations that were compiled before are
-kept, unless named. Takes an hour in all.
+Needs no accelerator. Configurations are lowered as `train` does, on the first
+lowering that fits. Those that were compiled before are kept, unless named. Takes
+one and a half hours in all.
 """
 
 import json
@@ -38,25 +36,8 @@ def resolved(config):
 VALUES = {config: resolved(config) for config in CONFIGS}
 
 
-def backbone(config):
-    model = VALUES[config]["model"]
-    return tuple(model.get(key) for key in ("arch", "patch", "mlp_norm", "heads"))
-
-
-def timed(done):
-    """Of each backbone: seconds of a step, and its FLOPs on a device."""
-    found = {}
-    for config, report in done.items():
-        if report["estimated_seconds"] is not None:
-            found.setdefault(backbone(config), (report["estimated_seconds"], report["model_flops"]))
-    return found
-
-
-def cells(config, report, known):
-    seconds, note = report["estimated_seconds"], ""
-    if seconds is None and backbone(config) in known:
-        like, flops = known[backbone(config)]
-        seconds, note = like * report["model_flops"] / flops, " (by FLOPs)"
+def cells(config, report):
+    seconds = report["estimated_seconds"]
     steps = VALUES[config]["schedule"]["epochs"] * (IMAGES // report["batch"])
     return [
         config,
@@ -64,7 +45,7 @@ def cells(config, report, known):
         report["lowering"],
         "yes" if report["fits"] else "no",
         "?" if report["used_bytes"] is None else f"{report['used_bytes'] / 2**30:.2f}",
-        "?" if seconds is None else f"{seconds:.4f}{note}",
+        "?" if seconds is None else f"{seconds:.4f}",
         "?" if seconds is None else f"{seconds * steps / 3600:.1f}",
         f"{report['compile_seconds']:.0f}",
     ]
@@ -86,15 +67,12 @@ def main():
             if path(config) == MODELS[model][0] and pod(config) == target and row in kept:
                 done[config] = kept[row]["whole"]
     for config in named or [config for config in CONFIGS if config not in done]:
-        as_loop = backbone(config) in timed({c: r for c, r in done.items() if c != config}) and can_loop(config)
-        more = ["--set", "lowering=scan"] if as_loop else []
         try:
-            done[config] = compiled(path(config), pod(config), *more)
+            done[config] = compiled(path(config), pod(config))
         except RuntimeError as error:
             print(error, file=sys.stderr, flush=True)
             continue
-        known = timed(done)
-        rows = [cells(config, done[config], known) for config in CONFIGS if config in done]
+        rows = [cells(config, done[config]) for config in CONFIGS if config in done]
         store(kept, {"configurations": table(HEAD, rows)})
 
 

@@ -102,7 +102,7 @@ pub fn run(args: Args) -> Result<()> {
             }
             program
         }
-        Program::Features => features::build(&config, config.batch, features::Length::One)?,
+        Program::Features => features::build(&config, config.batch, features::Form::Unit)?,
     };
     let text = match args.format {
         Format::Stablehlo => program.text(),

@@ -11,6 +11,7 @@ mod convert;
 mod data;
 mod evaluation;
 mod export;
+mod finetune;
 mod inspect;
 mod knn;
 mod options;
@@ -58,6 +59,7 @@ enum Command {
     Plan(plan::Args),
     Knn(knn::Args),
     Probe(probe::Args),
+    Finetune(finetune::Args),
     Convert(convert::Args),
     Status(status::Args),
     Report(report::Args),
@@ -104,6 +106,7 @@ fn run(command: Command) -> Result<()> {
         Command::Plan(args) => plan::run(args),
         Command::Knn(args) => knn::run(args),
         Command::Probe(args) => probe::run(args),
+        Command::Finetune(args) => finetune::run(args),
         Command::Convert(args) => convert::run(args),
         Command::Status(args) => status::run(&args),
         Command::Report(args) => report::run(&args),

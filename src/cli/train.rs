@@ -99,6 +99,32 @@ fn default_out(config: &Path) -> Result<PathBuf> {
 }
 
 fn summary(outcome: &Outcome, config: &Path) -> Result<String> {
+    let mut text = progress(outcome)?;
+    let run = outcome.run.root().display();
+    if outcome.end == End::Finished {
+        let config = shell_word(&config.display().to_string());
+        let run = shell_word(&run.to_string());
+        // As it was called, which need not be on the PATH.
+        let tool = std::env::args().next().unwrap_or_else(|| "xla-moco".into());
+        let tool = shell_word(&tool);
+        let test = match outcome.held_out[..] {
+            [] => " --data LABELLED_PICTURES --test OTHERS",
+            _ => "",
+        };
+        write!(
+            text,
+            "next:
+  {tool} train --config {config} --data YOUR_PICTURES --out runs/mine   # your own folder
+  {tool} knn --checkpoint {run}{test}   # classify held-out pictures
+  {tool} export --config {config} --format stablehlo --out step.mlir   # read what ran
+"
+        )?;
+    }
+    Ok(text)
+}
+
+/// How far a run came, and how well.
+pub(super) fn progress(outcome: &Outcome) -> Result<String> {
     let mut text = String::new();
     let (step, total) = (outcome.step, outcome.total_steps);
     let run = outcome.run.root().display();
@@ -128,12 +154,13 @@ fn summary(outcome: &Outcome, config: &Path) -> Result<String> {
              again to go on"
         )?,
     }
+    let measure = outcome.measure.name();
     match outcome.held_out[..] {
         [] => {}
-        [(at, only)] => writeln!(text, "held-out kNN: {only:.1}% after step {at}")?,
+        [(at, only)] => writeln!(text, "held-out {measure}: {only:.1}% after step {at}")?,
         [(from, first), .., (at, last)] => writeln!(
             text,
-            "held-out kNN: {first:.1}% -> {last:.1}% (after step {from} and step {at})"
+            "held-out {measure}: {first:.1}% -> {last:.1}% (after step {from} and step {at})"
         )?,
     }
     if let Some(trained) = &outcome.trained {
@@ -148,25 +175,6 @@ fn summary(outcome: &Outcome, config: &Path) -> Result<String> {
     writeln!(text, "run folder: {run}")?;
     if outcome.trained.is_some() {
         writeln!(text, "report: {}", outcome.run.report_path().display())?;
-    }
-    if outcome.end == End::Finished {
-        let config = shell_word(&config.display().to_string());
-        let run = shell_word(&run.to_string());
-        // As it was called, which need not be on the PATH.
-        let tool = std::env::args().next().unwrap_or_else(|| "xla-moco".into());
-        let tool = shell_word(&tool);
-        let test = match outcome.held_out[..] {
-            [] => " --data LABELLED_PICTURES --test OTHERS",
-            _ => "",
-        };
-        write!(
-            text,
-            "next:
-  {tool} train --config {config} --data YOUR_PICTURES --out runs/mine   # your own folder
-  {tool} knn --checkpoint {run}{test}   # classify held-out pictures
-  {tool} export --config {config} --format stablehlo --out step.mlir   # read what ran
-"
-        )?;
     }
     Ok(text)
 }

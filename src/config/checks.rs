@@ -141,12 +141,28 @@ impl RunConfig {
             ("jitter_p", a.jitter_p),
             ("gray_p", a.gray_p),
             ("flip_p", a.flip_p),
+            ("erase_p", a.erase_p),
             ("blur_p[0]", a.blur_p[0]),
             ("blur_p[1]", a.blur_p[1]),
             ("solarize_p[0]", a.solarize_p[0]),
             ("solarize_p[1]", a.solarize_p[1]),
         ] {
             within(&format!("augment.{key}"), p, 0.0..=1.0)?;
+        }
+        if let Some(r) = a.rand_augment {
+            within("augment.rand_augment.operations", r.operations, 0..=16)?;
+            let magnitude = "augment.rand_augment.magnitude";
+            within(magnitude, r.magnitude, 0.0..=10.0)?;
+            let std = "augment.rand_augment.magnitude_std";
+            within(std, r.magnitude_std, 0.0..=10.0)?;
+        }
+        let with_labels = self.method.supervised.is_some();
+        if !with_labels && (a.rand_augment.is_some() || a.erase_p > 0.0) {
+            return Err(bad_input!(
+                "`augment.rand_augment` and `augment.erase_p` are of training with labels, and \
+                 `method.name` is \"{}\"; leave them out",
+                word(&self.method.name)
+            ));
         }
         let [low, high] = a.blur_sigma;
         positive("augment.blur_sigma[0]", low)?;

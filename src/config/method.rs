@@ -5,10 +5,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::checks::{positive, within, word};
+use super::supervised::{Supervised, WrittenSupervised};
 use super::{Backbone, CropPass, Model, RunConfig};
 use crate::bad_input;
 
-/// The self-supervised method (Sec. 6.1).
+/// The self-supervised method (Sec. 6.1), or training with labels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum MethodName {
@@ -19,6 +20,8 @@ pub enum MethodName {
     Byol,
     SwAv,
     SimSiam,
+    /// Classification of labelled pictures: fine-tuning, or from scratch.
+    Supervised,
 }
 
 /// How the momentum coefficient moves over a run.
@@ -113,9 +116,19 @@ pub struct Method {
     pub negatives: Option<Negatives>,
     /// None but for SwAV.
     pub swav: Option<Swav>,
+    /// None but for training with labels.
+    pub supervised: Option<Supervised>,
 }
 
 impl MethodName {
+    /// Views of each picture in a step.
+    pub fn views(self) -> usize {
+        match self {
+            Self::Supervised => 1,
+            _ => 2,
+        }
+    }
+
     pub fn has_momentum_encoder(self) -> bool {
         matches!(self, Self::MocoV3 | Self::Byol)
     }
@@ -154,6 +167,8 @@ pub(super) struct WrittenMethod {
     negatives: Option<Negatives>,
     #[serde(default)]
     swav: WrittenSwav,
+    #[serde(default)]
+    supervised: WrittenSupervised,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -190,11 +205,13 @@ type HeadDefaults = ((usize, usize, usize), HeadNorm, HeadNorm);
 /// a ResNet the public code's of each method: of MoCo v3, SimCLR, BYOL and SwAV.
 fn head_defaults(name: MethodName, model: &Model) -> HeadDefaults {
     use HeadNorm::{All, Hidden, None};
-    use MethodName::{Byol, MocoV3, SimClr, SimSiam, SwAv};
+    use MethodName::{Byol, MocoV3, SimClr, SimSiam, Supervised, SwAv};
     match (&model.backbone, name) {
         (Backbone::Vit(_), MocoV3 | SimClr) => ((3, 4096, 256), All, All),
         (Backbone::Vit(_), Byol) => ((3, 4096, 256), Hidden, Hidden),
         (Backbone::Vit(_), SwAv) => ((2, 2048, 128), None, None),
+        // One layer: the classifier.
+        (_, Supervised) => ((1, 1, 1), None, None),
         // The public code's, on whatever backbone.
         (_, SimSiam) => ((3, 2048, 2048), All, Hidden),
         (Backbone::ResNet(_), MocoV3) => ((2, 4096, 256), All, Hidden),
@@ -205,16 +222,30 @@ fn head_defaults(name: MethodName, model: &Model) -> HeadDefaults {
 }
 
 impl WrittenMethod {
-    pub(super) fn resolve(self, model: &Model) -> Method {
+    /// # Errors
+    /// If something that the method needs is not given.
+    pub(super) fn resolve(self, model: &Model) -> Result<Method> {
         use MethodName::{Byol, MocoV3, SimClr, SimSiam, SwAv};
         let name = self.name;
+        let supervised = match name {
+            MethodName::Supervised => Some(self.supervised.resolve(model.vit().is_some())?),
+            _ => None,
+        };
         let ((layers, hidden, out), norm, predictor_norm) = head_defaults(name, model);
-        let projector = self.projector.resolve(Head {
-            layers,
-            hidden,
-            out,
-            norm,
-        });
+        let projector = match &supervised {
+            Some(supervised) => Head {
+                layers,
+                hidden,
+                out: supervised.classes,
+                norm,
+            },
+            None => self.projector.resolve(Head {
+                layers,
+                hidden,
+                out,
+                norm,
+            }),
+        };
         let mut predictor = self.predictor.resolve(Head {
             layers: 2,
             hidden: match name {
@@ -234,7 +265,7 @@ impl WrittenMethod {
             true => (self.momentum.unwrap_or(0.99), self.momentum_schedule),
             false => (0.0, MomentumSchedule::Constant),
         };
-        Method {
+        Ok(Method {
             name,
             temperature: match name {
                 MocoV3 => Some(self.temperature.unwrap_or(match model.backbone {
@@ -242,24 +273,25 @@ impl WrittenMethod {
                     Backbone::ResNet(_) => 1.0,
                 })),
                 SimClr | SwAv => Some(self.temperature.unwrap_or(0.1)),
-                Byol | SimSiam => None,
+                Byol | SimSiam | MethodName::Supervised => None,
             },
             loss_scale: match name {
                 MocoV3 => self.loss_scale.unwrap_or(LossScale::TwoTau),
                 SimClr => self.loss_scale.unwrap_or(LossScale::One),
-                Byol | SwAv | SimSiam => LossScale::One,
+                Byol | SwAv | SimSiam | MethodName::Supervised => LossScale::One,
             },
             momentum,
             momentum_schedule,
             projector,
             predictor,
             bn_crops: self.bn_crops.unwrap_or(match name {
-                MocoV3 | Byol | SimSiam => Crops::Apart,
+                MocoV3 | Byol | SimSiam | MethodName::Supervised => Crops::Apart,
                 SimClr | SwAv => Crops::Together,
             }),
             negatives: (name == SimClr).then(|| self.negatives.unwrap_or(Negatives::BothViews)),
             swav: (name == SwAv).then(|| self.swav.resolve()),
-        }
+            supervised,
+        })
     }
 }
 
@@ -322,6 +354,9 @@ impl RunConfig {
                 "`crop_pass` is \"apart\", but the backbone's BN has statistics of both crops \
                  (`method.bn_crops` is \"together\"): expected \"stacked\""
             ));
+        }
+        if let Some(supervised) = &m.supervised {
+            self.check_supervised(supervised)?;
         }
         m.swav.as_ref().map_or(Ok(()), |swav| self.check_swav(swav))
     }

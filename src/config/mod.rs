@@ -20,6 +20,7 @@ mod read;
 mod recipes;
 mod schedule;
 mod sections;
+mod supervised;
 mod warnings;
 mod written;
 
@@ -34,10 +35,11 @@ pub use method::{
 };
 pub use model::*;
 pub use optimizer::{Group, Optimizer, OptimizerName, Rule};
-pub use read::Override;
+pub use read::{Override, layered, merged};
 pub use recipes::{Recipe, nearest as nearest_recipe};
 pub use schedule::{Length, ResolvedSchedule, Schedule, Warmup};
 pub use sections::*;
+pub use supervised::Supervised;
 pub use written::Written;
 
 use std::path::Path;

@@ -62,6 +62,9 @@ pub struct Optimizer {
     pub weight_decay: f64,
     /// Gradients are scaled down together where their norm is above this.
     pub clip_norm: Option<f64>,
+    /// Factor of the learning rate from each layer to the one before it, 1
+    /// at the head; the embedding is layer 0 (Bao et al. 2022). None: 1.
+    pub layer_decay: Option<f64>,
     /// A parameter follows the first group whose pattern its name matches.
     pub groups: Vec<Group>,
 }
@@ -131,6 +134,9 @@ pub(super) struct WrittenOptimizer {
     trust_coefficient: Option<f64>,
     /// Largest norm of all gradients together; absent: no clipping.
     clip_norm: Option<f64>,
+    /// Factor of the learning rate from each layer of a ViT to the one before
+    /// it, 1 at the head; absent: 1.
+    layer_decay: Option<f64>,
     /// Exceptions; a parameter follows the first that its name matches.
     #[serde(default)]
     groups: Vec<Group>,
@@ -182,6 +188,7 @@ impl WrittenOptimizer {
             base_lr: self.base_lr,
             weight_decay: self.weight_decay,
             clip_norm: self.clip_norm,
+            layer_decay: self.layer_decay,
             groups: self.groups,
         })
     }
@@ -209,6 +216,16 @@ impl RunConfig {
         }
         if let Some(norm) = o.clip_norm {
             positive("optimizer.clip_norm", norm)?;
+        }
+        if let Some(decay) = o.layer_decay {
+            positive("optimizer.layer_decay", decay)?;
+            within("optimizer.layer_decay", decay, 0.0..=1.0)?;
+            if self.model.vit().is_none() {
+                return Err(bad_input!(
+                    "`optimizer.layer_decay` is {decay}, and `model.arch` is a ResNet; it is for \
+                     the blocks of a ViT: leave it out"
+                ));
+            }
         }
         for (index, group) in o.groups.iter().enumerate() {
             let key = |name: &str| format!("optimizer.groups[{index}].{name}");

@@ -67,7 +67,11 @@ impl fmt::Display for Override {
 }
 
 /// The file's JSON over that of its `base`, and so on down the chain.
-pub(super) fn merged(path: &Path) -> Result<Value> {
+///
+/// # Errors
+/// [`bad_input!`] for a file that cannot be read or is no JSON object, and for a
+/// base that leads astray.
+pub fn merged(path: &Path) -> Result<Value> {
     let mut layers = Vec::new();
     let mut seen: Vec<PathBuf> = Vec::new();
     let mut next = Some(path.to_owned());
@@ -160,8 +164,14 @@ fn base_path(file: &Path, base: &Value) -> Result<PathBuf> {
     }
 }
 
+/// One configuration's JSON laid over another's.
+pub fn layered(mut under: Value, over: Value) -> Value {
+    merge(&mut under, over);
+    under
+}
+
 /// Lays `over` on `under`: objects key by key, anything else whole.
-pub(super) fn merge(under: &mut Value, over: Value) {
+fn merge(under: &mut Value, over: Value) {
     match (under, over) {
         (Value::Object(under), Value::Object(over)) => {
             for (key, value) in over {

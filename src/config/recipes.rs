@@ -33,7 +33,7 @@ const FILES: &[(&str, &str)] = files![
 ];
 
 /// The paper's recipe of the same method with the most similar encoder; none
-/// for a method that the paper does not train.
+/// for a method that the paper does not pre-train with.
 pub fn nearest(config: &RunConfig) -> Option<Recipe> {
     let small = matches!(config.model.arch, Arch::VitSmall | Arch::VitConvSmall);
     let resnet = matches!(
@@ -43,7 +43,7 @@ pub fn nearest(config: &RunConfig) -> Option<Recipe> {
     // A ViT of the run's own size is next to the small one.
     let small = small || config.model.arch == Arch::Vit;
     let name = match config.method.name {
-        MethodName::SimSiam => return None,
+        MethodName::SimSiam | MethodName::Supervised => return None,
         MethodName::MocoV3 if resnet => "moco_v3_r50_300ep",
         MethodName::SimClr if resnet => "simclr_r50_800ep",
         MethodName::Byol if resnet => "byol_r50_800ep",
@@ -80,9 +80,8 @@ fn merged(name: &str) -> Option<Map<String, Value>> {
     let Some(base) = object.shift_remove("base") else {
         return Some(object);
     };
-    let mut under = Value::Object(merged(base.as_str()?.strip_suffix(".json")?)?);
-    read::merge(&mut under, Value::Object(object));
-    match under {
+    let under = merged(base.as_str()?.strip_suffix(".json")?)?;
+    match read::layered(Value::Object(under), Value::Object(object)) {
         Value::Object(object) => Some(object),
         _ => None,
     }

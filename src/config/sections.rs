@@ -98,6 +98,12 @@ pub struct Augment {
     pub blur_p: [f64; 2],
     pub solarize_p: [f64; 2],
     pub flip_p: f64,
+    /// Random operations on each picture after the crop (RandAugment); absent:
+    /// none. Of training with labels.
+    pub rand_augment: Option<RandAugment>,
+    /// How often a rectangle of a picture is replaced by noise, after
+    /// everything else. Of training with labels.
+    pub erase_p: f64,
     /// Subtracted from red, green, blue in 0..1.
     pub mean: [f64; 3],
     /// Divides them then.
@@ -115,8 +121,33 @@ impl Default for Augment {
             blur_p: [1.0, 0.1],
             solarize_p: [0.0, 0.2],
             flip_p: 0.5,
+            rand_augment: None,
+            erase_p: 0.0,
             mean: [0.485, 0.456, 0.406],
             std: [0.229, 0.224, 0.225],
+        }
+    }
+}
+
+/// RandAugment (Cubuk et al. 2020) with timm's "increasing" operations; the
+/// defaults are DeiT's, `rand-m9-mstd0.5-inc1`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RandAugment {
+    /// Operations tried on a picture, each with probability 1/2.
+    pub operations: usize,
+    /// Mean of the magnitude, of 10.
+    pub magnitude: f64,
+    /// Its standard deviation; drawn values are clamped to 0..10.
+    pub magnitude_std: f64,
+}
+
+impl Default for RandAugment {
+    fn default() -> Self {
+        Self {
+            operations: 2,
+            magnitude: 9.0,
+            magnitude_std: 0.5,
         }
     }
 }

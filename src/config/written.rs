@@ -89,7 +89,7 @@ impl Written {
             about: self.about,
             seed: self.seed.unwrap_or(0),
             batch: self.batch,
-            method: self.method.resolve(&model),
+            method: self.method.resolve(&model)?,
             model,
             optimizer: self.optimizer.resolve()?,
             schedule: self.schedule.resolve()?,

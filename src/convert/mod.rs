@@ -6,6 +6,7 @@
 //! | `folder` | runs, checkpoints, and folders with a description |
 //! | `names` | the layouts: which tensor is which |
 //! | `infer`, `weights` | the model that they are of, and that they are all of it |
+//! | `positions` | position embeddings for pictures of another size |
 //! | `write`, `onnx` | the formats of other tools |
 //! | `record`, `parity` | what weights do not say, and features to compare with |
 //!
@@ -19,6 +20,7 @@ mod names;
 mod onnx;
 mod parity;
 pub mod pickle;
+mod positions;
 mod record;
 mod safetensors_file;
 mod source;
@@ -31,6 +33,7 @@ pub use folder::config_of;
 pub use infer::Hints;
 pub use names::Layout;
 pub use parity::{TOLERANCE, features, pictures};
+pub use positions::resample;
 pub use source::{Entry, Source};
 pub use verify::{Verified, verify};
 pub use weights::{Found, Weights, read};

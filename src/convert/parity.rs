@@ -14,7 +14,7 @@ use crate::checkpoint::{Dtype, HostTensor};
 use crate::config::{ComputeDtype, RunConfig};
 use crate::graph::Shape;
 use crate::pjrt::{Arg, Client, CompileCache, CompileOptions, Program};
-use crate::programs::features::{self, Length};
+use crate::programs::features::{self, Form};
 
 pub const PARITY_FILE: &str = "parity.safetensors";
 
@@ -61,7 +61,7 @@ pub fn features(
     let mut config = weights.config.clone();
     config.mesh.data = 1;
     config.model.compute_dtype = ComputeDtype::F32;
-    let program = features::build(&config, PICTURES, Length::Own)?;
+    let program = features::build(&config, PICTURES, Form::Plain)?;
     let arguments = program.graph.inputs.iter().map(|input| {
         let name = input.name.strip_prefix("base_encoder.");
         match name {

@@ -15,7 +15,7 @@ use crate::checkpoint::{self, HostTensor, Origin, RunDir, Snapshot, atomic, host
 use crate::config::{
     Backbone, Block, ComputeDtype, MlpNorm, Output, PatchProjection, Position, ResNet, Stem, Vit,
 };
-use crate::programs::features::{self, Length};
+use crate::programs::features::{self, Form};
 
 const WEIGHTS_FILE: &str = "model.safetensors";
 
@@ -338,7 +338,7 @@ fn stablehlo(out: &Path, weights: &Weights, batch: usize) -> Result<()> {
     let mut config = weights.config.clone();
     config.mesh.data = 1;
     config.model.compute_dtype = ComputeDtype::F32;
-    let program = features::build(&config, batch, Length::Own)?;
+    let program = features::build(&config, batch, Form::Plain)?;
     atomic::write_file(&out.join("model.mlir"), program.text().as_bytes())?;
     json_file(&out.join("model.signature.json"), &program.signature())?;
     weights_file(out, weights, &prefixed(&weights.backbone))

@@ -12,6 +12,7 @@ use super::corrupt::{Corrupt, CorruptLog};
 use super::dataset::Dataset;
 use super::decode::Picture;
 use super::pool::Pool;
+use super::rand_augment;
 use super::resize::Scaler;
 use super::sampler::Sampler;
 use crate::bad_input;
@@ -274,6 +275,12 @@ impl RowMaker {
             let (part, row) =
                 augment::draw(&self.augment, self.seed, job.epoch, job.sample, view, size);
             scaler.crop(&picture, part, self.px, out)?;
+            if let Some(config) = &self.augment.rand_augment {
+                let fill = rand_augment::fill(self.augment.mean);
+                for draw in rand_augment::draw(config, self.seed, job.epoch, job.sample) {
+                    rand_augment::apply(out, self.px as usize, fill, &draw);
+                }
+            }
             params.push(row);
         }
         let label = self.data.label(id as usize);

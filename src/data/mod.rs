@@ -15,6 +15,7 @@
 pub mod augment;
 pub mod crop;
 pub mod decode;
+pub mod rand_augment;
 pub mod resize;
 
 mod corrupt;

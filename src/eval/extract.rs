@@ -11,7 +11,7 @@ use crate::graph::{DType, Shape};
 use crate::pjrt::{
     Arg, Buffer, Client, CompileCache, CompileOptions, Executable, Pending, Program,
 };
-use crate::programs::features::{self, Length};
+use crate::programs::features::{self, Form};
 
 /// Batches under way on the device: one runs while the next is uploaded.
 const IN_FLIGHT: usize = 2;
@@ -99,13 +99,13 @@ impl Extractor {
     pub fn new(
         client: &Arc<Client>,
         config: &RunConfig,
-        length: Length,
+        form: Form,
         cache: Option<&CompileCache>,
     ) -> Result<Self> {
         let mut config = config.clone();
         config.mesh.data = 1;
         let batch = batch_size(config.model.tokens());
-        let program = features::build(&config, batch, length)?;
+        let program = features::build(&config, batch, form)?;
         let (executable, origin) = client.compile_cached(
             &Program {
                 text: &program.text(),
@@ -125,7 +125,7 @@ impl Extractor {
             variables,
             batch,
             px: config.model.image_size,
-            dim: config.model.features(),
+            dim: form.width(&config),
         })
     }
 

@@ -18,7 +18,7 @@ use crate::config::RunConfig;
 use crate::data::Dataset;
 use crate::graph::{DType, Shape};
 use crate::pjrt::{Arg, Buffer, Client, CompileCache, CompileOptions, Pending, Program};
-use crate::programs::features::Length;
+use crate::programs::features::Form;
 use crate::programs::neighbours;
 
 /// Queries searched at once. So few that their cosines with 50,000 pictures
@@ -88,7 +88,7 @@ impl HeldOut {
         let keep = all.saturating_mul(view) <= KEEP_BYTES;
         Ok(Self {
             client: client.clone(),
-            extractor: Extractor::new(client, config, Length::One, cache)?,
+            extractor: Extractor::new(client, config, Form::Unit, cache)?,
             bank: pictures(train, eval.bank_limit, keep),
             queries: pictures(test, eval.query_limit, keep),
             k: eval.knn_k,

@@ -3,8 +3,10 @@
 //! The way of a picture: [`extract`] makes features of it on the device, once;
 //! [`knn`] finds its nearest neighbours on the device; [`vote`] turns those
 //! into a class on the host, for any number of neighbours and any temperature.
-//! [`probe`] trains linear classifiers on them.
+//! [`probe`] trains linear classifiers on them; [`classify`] asks the classifier
+//! that training with labels has learned.
 
+pub mod classify;
 pub mod extract;
 pub mod knn;
 pub mod probe;

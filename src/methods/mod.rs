@@ -1,5 +1,5 @@
-//! Self-supervised methods: each says what variables it has and how the loss
-//! of two views comes about.
+//! Self-supervised methods, and training with labels: each says what variables
+//! it has and how the loss of the views of a batch comes about.
 //!
 //! A method is one file that ends in its [`Method`], and one line of
 //! [`method`]; its name and defaults are in [`crate::config::Method`].
@@ -11,11 +11,13 @@ mod siamese;
 mod simclr;
 mod simsiam;
 mod sinkhorn;
+mod supervised;
 mod swav;
 
 pub use contrastive::{info_nce, nt_xent};
 pub use siamese::both_views;
 pub use sinkhorn::sinkhorn;
+pub use supervised::{class_logits, mixed_cross_entropy};
 
 use crate::config::{MethodName, RunConfig};
 use crate::graph::block::Lowering;
@@ -53,6 +55,7 @@ fn method(config: &RunConfig) -> &'static Method {
         MethodName::Byol => &byol::METHOD,
         MethodName::SwAv => &swav::METHOD,
         MethodName::SimSiam => &simsiam::METHOD,
+        MethodName::Supervised => &supervised::METHOD,
     }
 }
 
@@ -64,21 +67,37 @@ pub struct Step<'a> {
     pub lowering: Lowering,
     pub variables: &'a Variables,
     pub pictures: Pictures<'a>,
+    /// Of training with labels.
+    pub supervision: Option<Supervision>,
     /// The momentum encoder's coefficient, f32 [].
     pub momentum: Value,
 }
 
-/// Both views of every picture.
+/// What a step knows of its pictures beside the pixels.
+#[derive(Clone, Copy)]
+pub struct Supervision {
+    /// i32 [B].
+    pub labels: Value,
+    /// What of each picture is itself; the rest is the one opposite in the
+    /// batch, whose row counts from the end. f32 [].
+    pub share: Value,
+    /// Where samples skip branches: scales of both branches of each block, f32
+    /// [B, blocks, 2].
+    pub drop_path: Option<Value>,
+}
+
+/// The views of every picture.
 #[derive(Clone, Copy)]
 pub enum Pictures<'a> {
-    /// As one batch, see [`both_views`].
+    /// As one batch; of two views see [`both_views`].
     Whole(Value),
     /// Made and encoded chunk by chunk.
     InChunks(&'a Chunks<'a>),
 }
 
-/// Makes both views of as many pictures as the sources it is given have rows.
-pub type MakeViews<'a> = dyn Fn(&Builder, &[Value]) -> Result<[Value; 2]> + 'a;
+/// Makes the views, as one batch, of as many pictures as the sources it is given
+/// have rows.
+pub type MakePictures<'a> = dyn Fn(&Builder, &[Value]) -> Result<Value> + 'a;
 
 /// Pictures that never exist all at once: what encoders keep of them grows with
 /// a chunk, not with the batch.
@@ -87,7 +106,7 @@ pub struct Chunks<'a> {
     pub number: usize,
     /// What views are made of, [B, ...] each.
     pub sources: Vec<Value>,
-    pub views: &'a MakeViews<'a>,
+    pub pictures: &'a MakePictures<'a>,
 }
 
 /// What a forward pass gives.
@@ -117,7 +136,7 @@ pub fn prepare(b: &Builder, config: &RunConfig, variables: &Variables) -> Result
     (method(config).prepare)(b, variables)
 }
 
-/// The loss of two views. Leaves the new values of everything that is not
+/// The loss of a batch's views. Leaves the new values of everything that is not
 /// trained (BN buffers, the momentum encoder, queues) in the variables.
 pub fn forward(step: &Step) -> Result<Forward> {
     (method(step.config).forward)(step)

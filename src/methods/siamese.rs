@@ -7,7 +7,7 @@ use crate::graph::{Builder, GraphError, Result, Value};
 use crate::models::{self, Trunk, compute_dtype, head, projector_name};
 use crate::nn::{Mode, Role, Site, Spec, Variables, l2_normalize, relative_std, under};
 
-const BASE: &str = "base_encoder";
+pub(super) const BASE: &str = "base_encoder";
 const MOMENTUM: &str = "momentum_encoder";
 const PREDICTOR: &str = "predictor";
 
@@ -101,6 +101,7 @@ pub fn encode(step: &Step, encoder: Encoder) -> Result<[Value; 2]> {
             Crops::Apart => 2,
             Crops::Together => 1,
         },
+        drop_path: false,
     };
     let features = match step.pictures {
         Pictures::Whole(pictures) => backbone(step, &site(step).at(name), trunk, pictures)?,
@@ -145,7 +146,7 @@ fn in_chunks(step: &Step, name: &str, trunk: Trunk, chunks: &Chunks) -> Result<V
     let features = step
         .b
         .map_chunks(number, sources, &shared?, |b, sources, shared| {
-            let pictures = both_views(b, (chunks.views)(b, sources)?)?;
+            let pictures = (chunks.pictures)(b, sources)?;
             let own = names.iter().cloned().zip(shared.iter().copied());
             let variables = Variables::new(own);
             let step = Step {

@@ -32,6 +32,9 @@ pub struct Trunk {
     /// So many views of each picture stand side by side in the batch, and BN
     /// has statistics of each by itself; 1: of the batch as it is.
     pub views: usize,
+    /// Whether samples skip branches: a block finds by how much to scale those
+    /// of each sample in its variables (`attn.drop_path` and `mlp.drop_path`, [B]).
+    pub drop_path: bool,
 }
 
 impl Trunk {
@@ -40,6 +43,7 @@ impl Trunk {
         lowering: Lowering::Unrolled,
         differentiable: false,
         views: 1,
+        drop_path: false,
     };
 
     /// Whether a block's inner values are computed again for the gradient.
@@ -72,6 +76,30 @@ pub fn projector_name(model: &Model) -> &'static str {
         Backbone::Vit(_) => "head",
         Backbone::ResNet(_) => "fc",
     }
+}
+
+/// Blocks whose branches can be skipped: a ViT's.
+pub fn blocks(model: &Model) -> usize {
+    model.vit().map_or(0, |vit| vit.blocks)
+}
+
+/// The factor of a parameter's learning rate where each layer's is `decay`
+/// times that of the next one: 1 of the head and the final norm, `decay` of the
+/// last block, `decay^(blocks + 1)` of what comes before the first.
+pub fn layer_lr_scale(model: &Model, parameter: &str, decay: f64) -> f64 {
+    let name = parameter.strip_prefix("base_encoder.").unwrap_or(parameter);
+    let above = blocks(model) + 1;
+    let first = name.split('.').next().unwrap_or_default();
+    let layer = match first {
+        "cls_token" | "pos_embed" | "patch_embed" => 0,
+        "blocks" => name
+            .split('.')
+            .nth(1)
+            .and_then(|number| number.parse::<usize>().ok())
+            .map_or(above, |block| block + 1),
+        _ => above,
+    };
+    decay.powi((above - layer.min(above)) as i32)
 }
 
 /// The lowerings that a backbone can have, in the order of their memory. A
@@ -121,6 +149,30 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    /// BEiT's rule at 3 blocks: 5 layers, of which the head is the last.
+    #[test]
+    fn the_learning_rate_falls_from_the_head_to_the_embedding() {
+        let config = RunConfig::from_value(json!({
+            "batch": 64,
+            "model": {"arch": "vit", "blocks": 3, "dim": 16, "heads": 2, "patch": 8, "image_size": 16},
+            "optimizer": {"base_lr": 1e-3, "weight_decay": 0.1},
+            "schedule": {"epochs": 10},
+        }))
+        .unwrap();
+        for (name, power) in [
+            ("base_encoder.cls_token", 4),
+            ("base_encoder.pos_embed", 4),
+            ("base_encoder.patch_embed.proj.weight", 4),
+            ("base_encoder.blocks.0.attn.qkv.weight", 3),
+            ("base_encoder.blocks.2.mlp.fc1.bias", 1),
+            ("base_encoder.norm.weight", 0),
+            ("base_encoder.head.weight", 0),
+        ] {
+            let scale = layer_lr_scale(&config.model, name, 0.5);
+            assert_eq!(scale, 0.5f64.powi(power), "{name}");
+        }
+    }
 
     #[test]
     fn what_is_lighter_than_a_lowering_comes_after_it() {

@@ -75,6 +75,25 @@ fn attention_half_specs(vit: &Vit) -> Vec<Spec> {
         .collect()
 }
 
+/// What a block's halves are applied to beside the tokens of `batch` pictures:
+/// their variables and, where branches are skipped, the scales of those.
+fn halves(vit: &Vit, trunk: Trunk, batch: usize) -> [Vec<Spec>; 2] {
+    let mut attention = block_specs(vit);
+    let mut mlp = attention.split_off(attention_half_specs(vit).len());
+    if trunk.drop_path {
+        let scale = |half: &str| {
+            let name = format!("{half}.{DROP_PATH}");
+            Spec::trained(name, &[batch], Init::Zeros).with_role(Role::Frozen)
+        };
+        attention.push(scale("attn"));
+        mlp.push(scale("mlp"));
+    }
+    [attention, mlp]
+}
+
+/// By how much a branch of each sample is scaled.
+pub const DROP_PATH: &str = "drop_path";
+
 /// Normalised pictures [B, 3, S, S] to features [B, dim], in the compute type.
 pub fn vit(site: &Site, vit: &Vit, trunk: Trunk, x: Value) -> Result<Value> {
     let _scope = site.enter();
@@ -143,7 +162,7 @@ enum Tokens {
 /// All blocks, of which the last gives the tokens that are wished for.
 fn blocks(site: &Site, vit: &Vit, trunk: Trunk, wished: Tokens, x: Value) -> Result<Value> {
     let b = site.b;
-    let specs = block_specs(vit);
+    let specs = halves(vit, trunk, x.dim(0)).concat();
     let place = |i: usize| site.at(&format!("blocks.{i}"));
     let layers: Vec<Vec<Value>> = (0..vit.blocks)
         .map(|i| arguments(&place(i), &specs))
@@ -180,14 +199,14 @@ fn blocks(site: &Site, vit: &Vit, trunk: Trunk, wished: Tokens, x: Value) -> Res
 /// order of [`block_specs`].
 fn block_body(site: &Site, vit: &Vit, trunk: Trunk, tokens: Tokens, x: Value) -> Result<Graph> {
     let recomputes = |lowering| trunk.differentiable && trunk.lowering == lowering;
-    let specs = block_specs(vit);
+    let [attention, mlp] = halves(vit, trunk, x.dim(0));
+    let specs = [&attention[..], &mlp[..]].concat();
     closed(site, &specs, x, |site, x| {
         // BN's statistics are of all tokens, so these come before it.
         let of_all = vit.mlp_norm == MlpNorm::Batch && site.mode == Mode::Train;
         let early = if of_all { Tokens::All } else { tokens };
-        let (attention, mlp) = specs.split_at(attention_half_specs(vit).len());
         let of_attention = recomputes(Lowering::RematAttention);
-        let x = part(site, attention, of_attention, x, |site, x| {
+        let x = part(site, &attention, of_attention, x, |site, x| {
             attention_half(site, vit, early, x)
         })?;
         // Between the halves: as small as a block's input, and the attention's
@@ -196,7 +215,7 @@ fn block_body(site: &Site, vit: &Vit, trunk: Trunk, tokens: Tokens, x: Value) ->
             true => site.b.save(x)?,
             false => x,
         };
-        part(site, mlp, recomputes(Lowering::RematMlp), x, |site, x| {
+        part(site, &mlp, recomputes(Lowering::RematMlp), x, |site, x| {
             mlp_half(site, vit, trunk, tokens, x)
         })
     })
@@ -206,12 +225,24 @@ fn attention_half(site: &Site, vit: &Vit, tokens: Tokens, x: Value) -> Result<Va
     let y = layer_norm(&site.at("norm1"), x)?;
     let place = site.at("attn");
     match tokens {
-        Tokens::All => site.b.add(x, attention(&place, y, vit.heads)?),
+        Tokens::All => add_branch(&place, x, attention(&place, y, vit.heads)?),
         Tokens::Class => {
             let x = site.b.slice_axis(x, 1, 0, 1)?;
-            site.b.add(x, class_attention(&place, y, vit.heads)?)
+            add_branch(&place, x, class_attention(&place, y, vit.heads)?)
         }
     }
+}
+
+/// x + branch, both [B, T, dim]; each sample's branch scaled where the site says
+/// by how much.
+fn add_branch(site: &Site, x: Value, branch: Value) -> Result<Value> {
+    let b = site.b;
+    let Some(scale) = site.find(DROP_PATH) else {
+        return b.add(x, branch);
+    };
+    let scale = b.convert(scale, branch.dtype())?;
+    let scale = b.broadcast_in_dim(scale, branch.dims(), &[0])?;
+    b.add(x, b.mul(branch, scale)?)
 }
 
 fn mlp_half(site: &Site, vit: &Vit, trunk: Trunk, tokens: Tokens, x: Value) -> Result<Value> {
@@ -225,5 +256,6 @@ fn mlp_half(site: &Site, vit: &Vit, trunk: Trunk, tokens: Tokens, x: Value) -> R
         Tokens::Class if x.dim(1) > 1 => b.slice_axis(x, 1, 0, 1),
         _ => Ok(x),
     };
-    b.add(wished(x)?, mlp(&site.at("mlp"), wished(y)?)?)
+    let place = site.at("mlp");
+    add_branch(&place, wished(x)?, mlp(&place, wished(y)?)?)
 }

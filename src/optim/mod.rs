@@ -29,6 +29,8 @@ pub struct Parameter {
     pub gradient: Value,
     /// As [`slots`] names them.
     pub slots: Vec<Value>,
+    /// Factor of the learning rate, beside its group's.
+    pub lr_scale: f64,
     /// Where this holds (pred []), parameter and slots stay as they are.
     pub held: Option<Value>,
 }
@@ -72,30 +74,36 @@ pub fn update(
         }
         Rule::Lars { .. } | Rule::Sgd { .. } => None,
     };
-    let default = Pace {
-        lr,
-        weight_decay: config.weight_decay,
-    };
-    let mut paces = vec![default];
-    for group in &config.groups {
-        paces.push(Pace {
-            lr: match group.lr_scale {
+    let new_step = |group: Option<usize>, lr_scale: f64| {
+        let group = group.map(|group| &config.groups[group]);
+        let pace = Pace {
+            lr: match lr_scale * group.map_or(1.0, |group| group.lr_scale) {
                 1.0 => lr,
                 scale => b.scale(lr, scale)?,
             },
-            weight_decay: group.weight_decay.unwrap_or(config.weight_decay),
-        });
-    }
-    let steps: Vec<Step> = paces
-        .into_iter()
-        .map(|pace| Step::new(b, config.rule, moments, pace))
-        .collect::<Result<_>>()?;
+            weight_decay: group
+                .and_then(|group| group.weight_decay)
+                .unwrap_or(config.weight_decay),
+        };
+        Step::new(b, config.rule, moments, pace)
+    };
 
+    // Parameters of one group and one scale share what they can.
+    let mut steps: Vec<((Option<usize>, f64), Step)> = Vec::new();
+    for (parameter, group) in parameters.iter().zip(&groups) {
+        let key = (*group, parameter.lr_scale);
+        if steps.iter().all(|(known, _)| *known != key) {
+            steps.push((key, new_step(*group, parameter.lr_scale)?));
+        }
+    }
     let mut updated = Vec::new();
     for ((parameter, gradient), group) in parameters.iter().zip(gradients).zip(groups) {
         let _scope = b.scope(parameter.name.as_str());
-        // The first step is that of parameters without a group.
-        let step = &steps[group.map_or(0, |group| group + 1)];
+        let key = (group, parameter.lr_scale);
+        let (_, step) = steps
+            .iter()
+            .find(|(known, _)| *known == key)
+            .expect("a step for each key");
         let (value, slots) = step.update(b, parameter, gradient)?;
         let hold = |old: Value, new: Value| match parameter.held {
             Some(held) => b.select(held, old, new),

@@ -1,34 +1,53 @@
-//! Features of pictures: the base encoder in evaluation form.
+//! What the base encoder in evaluation form makes of pictures: features, or the
+//! logits of a classifier on them.
 
 use super::{Program, mesh};
 use crate::config::RunConfig;
 use crate::graph::{Builder, DType, Result, Shape, Sharding, Value};
+use crate::methods;
 use crate::models::{self, Trunk, compute_dtype};
-use crate::nn::{Mode, Site, Variables, l2_normalize, under};
+use crate::nn::{Mode, Site, Spec, Variables, l2_normalize, under};
 
-/// How long features are.
+/// What is made of a picture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Length {
-    /// 1: L2-normalised, for cosines.
-    One,
-    /// As the final norm leaves them, for a linear classifier.
-    Own,
+pub enum Form {
+    /// Features of length 1, for cosines.
+    Unit,
+    /// Features as the final norm leaves them, for a linear classifier.
+    Plain,
+    /// Those classes' logits that training with labels has learned.
+    Logits,
 }
 
-/// Arguments: the backbone's variables (`base_encoder.*` without its head),
-/// then `pictures`, u8 [batch, S, S, 3], without augmentation. Result:
-/// `features`, f32 [batch, dim]. BN has its running statistics.
-pub fn build(config: &RunConfig, batch: usize, length: Length) -> Result<Program> {
+impl Form {
+    /// Numbers of a picture.
+    pub fn width(self, config: &RunConfig) -> usize {
+        match self {
+            Self::Unit | Self::Plain => config.model.features(),
+            Self::Logits => config.method.projector.out,
+        }
+    }
+}
+
+/// Arguments: the backbone's variables (`base_encoder.*` without its head, but
+/// for logits), then `pictures`, u8 [batch, S, S, 3], without augmentation.
+/// Result: `features`, f32 [batch, [`Form::width`]]. BN has its running
+/// statistics.
+pub fn build(config: &RunConfig, batch: usize, form: Form) -> Result<Program> {
     let b = Builder::new();
-    let variables = backbone_inputs(&b, config);
+    let variables = match form {
+        Form::Unit | Form::Plain => backbone_inputs(&b, config),
+        Form::Logits => inputs(&b, methods::specs(config)),
+    };
     let side = config.model.image_size;
     let shape = Shape::new(DType::U8, &[batch, side, side, 3]);
     let pictures = b.sharded_input("pictures", shape, Some(Sharding::split(4, 0)));
     let x = super::augment::normalise(&b, pictures, config.augment.mean, config.augment.std)?;
     let x = backbone(&b, config, &variables, x)?;
-    let features = match length {
-        Length::One => l2_normalize(&b, x)?,
-        Length::Own => x,
+    let features = match form {
+        Form::Unit => l2_normalize(&b, x)?,
+        Form::Plain => x,
+        Form::Logits => methods::class_logits(&site(&b, config, &variables), config, x)?,
     };
     b.sharded_output("features", features, Some(Sharding::replicated(2)));
     Ok(Program {
@@ -42,8 +61,11 @@ pub fn build(config: &RunConfig, batch: usize, length: Length) -> Result<Program
 
 /// The backbone's variables as arguments: `base_encoder.*` without its head.
 pub(super) fn backbone_inputs(b: &Builder, config: &RunConfig) -> Variables {
-    let specs = under("base_encoder", models::specs(&config.model));
-    Variables::new(specs.map(|spec| {
+    inputs(b, under("base_encoder", models::specs(&config.model)))
+}
+
+fn inputs(b: &Builder, specs: impl IntoIterator<Item = Spec>) -> Variables {
+    Variables::new(specs.into_iter().map(|spec| {
         let shape = Shape::new(DType::F32, &spec.dims);
         let sharding = Sharding::replicated(shape.rank());
         let value = b.sharded_input(&spec.name, shape, Some(sharding));
@@ -59,8 +81,13 @@ pub(super) fn backbone(
     variables: &Variables,
     x: Value,
 ) -> Result<Value> {
-    let compute = compute_dtype(config.model.compute_dtype);
-    let site = Site::new(b, variables, compute, Mode::Evaluate);
-    let x = models::backbone(&site.at("base_encoder"), &config.model, Trunk::PLAIN, x)?;
+    let site = site(b, config, variables);
+    let x = models::backbone(&site, &config.model, Trunk::PLAIN, x)?;
     b.convert(x, DType::F32)
+}
+
+/// The base encoder in evaluation form.
+fn site<'a>(b: &'a Builder, config: &RunConfig, variables: &'a Variables) -> Site<'a> {
+    let compute = compute_dtype(config.model.compute_dtype);
+    Site::new(b, variables, compute, Mode::Evaluate).at("base_encoder")
 }

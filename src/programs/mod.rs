@@ -2,9 +2,11 @@
 
 pub mod agreement;
 pub mod augment;
+pub mod batch;
 pub mod features;
 pub mod gather;
 pub mod knn_queue;
+pub mod mixing;
 pub mod monitors;
 pub mod neighbours;
 pub mod probe_step;

@@ -1,16 +1,16 @@
 //! One whole step of training: views, both encoders, loss, gradients,
 //! optimizer, momentum update and monitors in one program.
 
-use super::augment::augment;
+use super::batch::{STOP, batch_inputs, pictures};
 use super::knn_queue::{self, Queue, Samples, Vote};
 use super::{HostArray, Program, mesh, monitors};
 use crate::config::{OptimizerSharding, RunConfig};
-use crate::data::augment::COLUMNS;
 use crate::graph::block::Lowering;
 use crate::graph::ops::Comparison;
 use crate::graph::vjp::gradients;
 use crate::graph::{Builder, DType, Result, Shape, Sharding, Value};
 use crate::methods::{self, Chunks, Pictures, Step};
+use crate::models;
 use crate::nn::{Role, Spec, Variables, materialise};
 use crate::optim::{self, Parameter};
 
@@ -57,44 +57,28 @@ impl<'a> TrainStep<'a> {
     /// may change on resume, and the state must not. A lowering that the
     /// configuration leaves open is [`Lowering::Unrolled`] here.
     pub fn of_run(config: &'a RunConfig, set: TrainingSet) -> Self {
-        let queue = config.monitor.queue_size(set.images, config.batch);
+        let queue = match (set.classes, &config.method.supervised) {
+            // A classifier tells itself how well it does.
+            (0, _) | (_, Some(_)) => 0,
+            _ => config.monitor.queue_size(set.images, config.batch),
+        };
         Self {
             config,
             views: Views::Augmented,
-            queue: if set.classes > 0 { queue } else { 0 },
+            queue,
             classes: set.classes,
             lowering: super::lowering(config).unwrap_or(Lowering::Unrolled),
         }
     }
 }
 
-/// The arguments that are not state.
-struct Batch {
-    /// What views are made of: see [`views`].
-    sources: Vec<Value>,
-    /// With a queue.
-    monitored: Option<Monitored>,
-    /// Where there are several devices: for each, whether its host wants to
-    /// stop.
-    stop: Option<Value>,
-    lr: Value,
-    momentum: Value,
-    step: Value,
-}
-
-/// What the kNN monitor has to know of a batch.
-struct Monitored {
-    labels: Value,
-    ids: Value,
-    classify: Value,
-}
-
 /// Builds the program. See [`Program`] for the order of arguments; after the
 /// state come `view1`, `view2`, for crops `augment1`, `augment2`, with a queue
 /// `labels` (i32 [B], -1 for none), `ids` (u32 [B]) and `classify` (pred: whether
 /// the monitor classifies in this step), and the scalars `lr`, `momentum`
-/// (f32) and `step` (i32, this update's number from 0). After the new state
-/// comes `metrics`.
+/// (f32) and `step` (i32, this update's number from 0). Training with labels has
+/// one view, and after it `labels`, `mix` and, as far as the configuration draws
+/// them, `erase` and `drop_path`. After the new state comes `metrics`.
 pub fn build(spec: &TrainStep) -> Result<Program> {
     let config = spec.config;
     let b = Builder::new();
@@ -126,7 +110,14 @@ pub fn build(spec: &TrainStep) -> Result<Program> {
     let chunks = Chunks {
         number: config.accumulate,
         sources: batch.sources,
-        views: &|b, sources| views(b, spec, sources),
+        pictures: &|b, sources| pictures(b, spec, sources),
+    };
+    let whole = |b: &Builder| -> Result<Value> {
+        let x = pictures(b, spec, &chunks.sources)?;
+        match &batch.supervised {
+            Some(supervised) => supervised.change(b, config, x, batch.step),
+            None => Ok(x),
+        }
     };
     let forward = methods::forward(&Step {
         b: &b,
@@ -134,8 +125,12 @@ pub fn build(spec: &TrainStep) -> Result<Program> {
         lowering: spec.lowering,
         variables: &variables,
         pictures: match chunks.number {
-            1 => Pictures::Whole(methods::both_views(&b, views(&b, spec, &chunks.sources)?)?),
+            1 => Pictures::Whole(whole(&b)?),
             _ => Pictures::InChunks(&chunks),
+        },
+        supervision: match &batch.supervised {
+            Some(supervised) => Some(supervised.supervision(&b)?),
+            None => None,
         },
         momentum: batch.momentum,
     })?;
@@ -155,6 +150,10 @@ pub fn build(spec: &TrainStep) -> Result<Program> {
             value: part(parameters[i])?,
             gradient: part(gradients[i])?,
             slots,
+            lr_scale: match config.optimizer.layer_decay {
+                Some(decay) => models::layer_lr_scale(&config.model, &spec.name, decay),
+                None => 1.0,
+            },
             held: held(&b, config, spec, batch.step)?,
         });
     }
@@ -223,10 +222,6 @@ pub fn build(spec: &TrainStep) -> Result<Program> {
         metrics: metrics.into_iter().map(|(name, _)| name).collect(),
     })
 }
-
-/// The argument i32 [devices] by which a host asks all to stop, and the metric
-/// that says whether one did: in programs of several devices.
-pub const STOP: &str = "stop";
 
 /// The state before the first step, a pure function of the configuration and
 /// the queue's size, in the program's order.
@@ -315,11 +310,11 @@ fn held(b: &Builder, config: &RunConfig, spec: &Spec, step: Value) -> Result<Opt
     }
 }
 
-fn f32_shape(dims: &[usize]) -> Shape {
+pub(super) fn f32_shape(dims: &[usize]) -> Shape {
     Shape::new(DType::F32, dims)
 }
 
-fn replicated_input(b: &Builder, name: &str, shape: Shape) -> Value {
+pub(super) fn replicated_input(b: &Builder, name: &str, shape: Shape) -> Value {
     b.sharded_input(name, shape, Some(Sharding::replicated(shape.rank())))
 }
 
@@ -339,48 +334,4 @@ fn state_output(b: &Builder, name: &str, value: Value, layout: Sharding) -> Resu
 
 fn replicated_output(b: &Builder, name: &str, value: Value) -> Result<()> {
     state_output(b, name, value, Sharding::replicated(value.rank()))
-}
-
-fn batch_inputs(b: &Builder, spec: &TrainStep) -> Result<Batch> {
-    let (batch, side) = (spec.config.batch, spec.config.model.image_size);
-    let split = |name: &str, dtype: DType, dims: &[usize]| {
-        let sharding = Sharding::split(dims.len(), 0);
-        b.sharded_input(name, Shape::new(dtype, dims), Some(sharding))
-    };
-    let both = |names: [&str; 2], dtype: DType, dims: &[usize]| {
-        names.map(|name| split(name, dtype, dims)).to_vec()
-    };
-    let names = ["view1", "view2"];
-    let sources = match spec.views {
-        Views::Normalised => both(names, DType::F32, &[batch, 3, side, side]),
-        Views::Augmented => [
-            both(names, DType::U8, &[batch, side, side, 3]),
-            both(["augment1", "augment2"], DType::F32, &[batch, COLUMNS]),
-        ]
-        .concat(),
-    };
-    let scalar = |name: &str, dtype: DType| replicated_input(b, name, Shape::scalar(dtype));
-    let monitored = (spec.queue > 0).then(|| Monitored {
-        labels: split("labels", DType::I32, &[batch]),
-        ids: split("ids", DType::U32, &[batch]),
-        classify: scalar("classify", DType::Pred),
-    });
-    let devices = spec.config.mesh.data;
-    Ok(Batch {
-        sources,
-        monitored,
-        stop: (devices > 1).then(|| split(STOP, DType::I32, &[devices])),
-        lr: scalar("lr", DType::F32),
-        momentum: scalar("momentum", DType::F32),
-        step: scalar("step", DType::I32),
-    })
-}
-
-/// Both views, normalised f32 [n, 3, S, S], of n rows of a batch's sources.
-fn views(b: &Builder, spec: &TrainStep, sources: &[Value]) -> Result<[Value; 2]> {
-    let view = |i: usize| match spec.views {
-        Views::Normalised => Ok(sources[i]),
-        Views::Augmented => augment(b, sources[i], sources[2 + i], &spec.config.augment, i),
-    };
-    Ok([view(0)?, view(1)?])
 }

@@ -9,9 +9,10 @@ use serde_json::{Value as Json, json};
 use crate::bad_input;
 use crate::checkpoint::HostTensor;
 use crate::config::RunConfig;
-use crate::convert::{self, Hints, Weights};
+use crate::convert::{self, Hints, Weights, resample};
 use crate::methods::starts_as;
 use crate::models;
+use crate::nn::{Role, materialise};
 use crate::programs::HostArray;
 
 /// Weights that fit the configuration's backbone.
@@ -30,11 +31,11 @@ impl Start {
         let model = &config.model;
         let hints = Hints {
             heads: model.vit().map(|vit| vit.heads),
-            image_size: Some(model.image_size),
             ..Hints::default()
         };
         let context = || format!("--continue-from {}", path.display());
-        let weights = convert::read(path, None, &hints).with_context(context)?;
+        let mut weights = convert::read(path, None, &hints).with_context(context)?;
+        fit_positions(&mut weights, config).with_context(context)?;
         check(&weights, config).with_context(context)?;
         let (theirs, ours) = (&weights.config.augment, &config.augment);
         if (theirs.mean, theirs.std) != (ours.mean, ours.std) {
@@ -137,6 +138,48 @@ fn fits(given: &BTreeMap<String, &HostTensor>, array: &HostArray) -> bool {
     let found = given.get(&array.name);
     found.is_some_and(|tensor| tensor.shape == array.shape.dims())
 }
+
+/// Positions of pictures of another size are interpolated where they are learned;
+/// those of sines are made anew.
+fn fit_positions(weights: &mut Weights, config: &RunConfig) -> Result<()> {
+    let specs = models::specs(&config.model);
+    let Some(spec) = specs.iter().find(|spec| spec.name == POSITIONS) else {
+        return Ok(());
+    };
+    let found = weights.backbone.iter_mut().find(|t| t.name == POSITIONS);
+    let Some(found) = found.filter(|tensor| tensor.shape != spec.dims) else {
+        return Ok(());
+    };
+    let tokens = spec.dims[1];
+    *found = match spec.role {
+        Role::Trained => resample(found, tokens),
+        _ => Some(HostTensor {
+            name: spec.name.clone(),
+            dtype: found.dtype,
+            shape: spec.dims.clone(),
+            data: HostArray::f32(&spec.name, &spec.dims, &materialise(spec, config.seed)).data,
+        }),
+    }
+    .filter(|fitted| fitted.shape == spec.dims)
+    .with_context(|| {
+        bad_input!(
+            "its position embedding {:?} cannot be interpolated to {:?}",
+            found.shape,
+            spec.dims
+        )
+    })?;
+    tracing::info!(
+        "the positions of {tokens} tokens are {}",
+        match spec.role {
+            Role::Trained => "interpolated from those of another picture size",
+            _ => "made for this picture size",
+        }
+    );
+    Ok(())
+}
+
+/// The backbone's position embedding.
+const POSITIONS: &str = "pos_embed";
 
 /// The weights are those of the configuration's backbone.
 fn check(weights: &Weights, config: &RunConfig) -> Result<()> {

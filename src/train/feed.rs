@@ -6,6 +6,7 @@ use std::ops::Range;
 use anyhow::{Context, Result, bail};
 
 use super::devices::Devices;
+use super::draws;
 use super::hosts::Exchange;
 use super::pictures::Pictures;
 use super::plan::Plan;
@@ -13,7 +14,7 @@ use crate::config::RunConfig;
 use crate::data::{Batch, Loader, LoaderConfig};
 use crate::graph::Input;
 use crate::pjrt::Buffer;
-use crate::programs::train_step::STOP;
+use crate::programs::batch::STOP;
 
 /// The scalars of one step.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -57,7 +58,7 @@ pub fn loader(
         seed: config.seed,
         batch: config.batch,
         px: config.model.image_size as u32,
-        views: 2,
+        views: config.method.name.views(),
         augment: config.augment.clone(),
         workers: config.data.worker_count(),
         prefetch: config.data.prefetch,
@@ -73,6 +74,7 @@ pub fn loader(
 /// cannot reach the others' devices comes through the `exchange`, whose wait may
 /// be `excused`.
 pub fn upload(
+    config: &RunConfig,
     inputs: &[Input],
     devices: &Devices,
     exchange: Option<&Exchange>,
@@ -82,7 +84,7 @@ pub fn upload(
 ) -> Result<Vec<Vec<Buffer>>> {
     let mut rows: Vec<Vec<Buffer>> = (0..devices.len()).map(|_| Vec::new()).collect();
     for input in inputs {
-        let mut bytes = host_bytes(&input.name, batch, scalars)?;
+        let mut bytes = host_bytes(&input.name, config, batch, scalars)?;
         let is_split = input.sharding.as_ref().is_some_and(|s| !s.is_replicated());
         if let Some(exchange) = exchange.filter(|_| is_split) {
             let name = format!("{} of step {}", input.name, scalars.step + 1);
@@ -99,11 +101,20 @@ pub fn upload(
 }
 
 /// An argument's content, little-endian.
-pub fn host_bytes<'a>(name: &str, batch: &'a Batch, scalars: &Scalars) -> Result<Cow<'a, [u8]>> {
+pub fn host_bytes<'a>(
+    name: &str,
+    config: &RunConfig,
+    batch: &'a Batch,
+    scalars: &Scalars,
+) -> Result<Cow<'a, [u8]>> {
     fn join<const N: usize>(parts: impl Iterator<Item = [u8; N]>) -> Cow<'static, [u8]> {
         Cow::Owned(parts.flatten().collect())
     }
     let floats = |values: &[f32]| join(values.iter().map(|x| x.to_le_bytes()));
+    let supervised = || {
+        let found = config.method.supervised.as_ref();
+        found.with_context(|| format!("{name} is of training with labels"))
+    };
     Ok(match name {
         "view1" => Cow::Borrowed(&batch.views[0]),
         "view2" => Cow::Borrowed(&batch.views[1]),
@@ -116,6 +127,22 @@ pub fn host_bytes<'a>(name: &str, batch: &'a Batch, scalars: &Scalars) -> Result
         "lr" => floats(&[scalars.lr]),
         "momentum" => floats(&[scalars.momentum]),
         "step" => Cow::Owned(scalars.step.to_le_bytes().to_vec()),
+        "mix" => {
+            let side = config.model.image_size;
+            floats(&draws::mix(
+                supervised()?,
+                config.seed,
+                scalars.step as u32,
+                side,
+            ))
+        }
+        "drop_path" => floats(&draws::drop_path(
+            config,
+            supervised()?,
+            batch.epoch,
+            &batch.ids,
+        )),
+        "erase" => floats(&draws::erase(config, batch.epoch, &batch.ids)),
         other => bail!("the program takes an argument {other}, which the loop does not know"),
     })
 }

@@ -34,7 +34,7 @@ pub fn first_arguments(
         .map(|array| host_tensor(array.name, array.shape, array.data))
         .collect();
     for input in &program.graph.inputs[program.state..] {
-        let data = feed::host_bytes(&input.name, &batch, &scalars)?.into_owned();
+        let data = feed::host_bytes(&input.name, config, &batch, &scalars)?.into_owned();
         tensors.push(host_tensor(input.name.clone(), input.value.shape, data));
     }
     Snapshot::new(0, tensors)

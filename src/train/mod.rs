@@ -10,6 +10,7 @@
 //! | `session` | plugin, client, program, compilation, state: all that is there before the first step |
 //! | `continue_from` | weights that a run starts from |
 //! | `devices`, `state`, `gather`, `feed` | arrays to the devices; the train state there, and its copies on the host, with what is split over hosts; a step's batch and scalars |
+//! | `draws` | mixtures, erased rectangles and skipped branches of training with labels |
 //! | `first_step` | the first step's arguments on the host, for another client |
 //! | `run_loop` | the loop itself |
 //! | `hosts` | the processes that train together: shares, agreement, silence |
@@ -29,6 +30,7 @@ mod clock;
 mod continue_from;
 mod corrupt_list;
 mod devices;
+mod draws;
 mod feed;
 mod first_step;
 mod folder;
@@ -55,6 +57,7 @@ use crate::config::RunConfig;
 use crate::monitor::Health;
 use crate::{pjrt, report};
 use folder::Folder;
+pub use held_out::Measure;
 use hosts::Hosts;
 use plan::Plan;
 use records::Records;
@@ -108,7 +111,9 @@ pub struct Outcome {
     /// Steps done, and of the whole schedule.
     pub step: u64,
     pub total_steps: u64,
-    /// Held-out kNN in percent by step, of the whole run.
+    /// How held-out pictures were classified.
+    pub measure: Measure,
+    /// Held-out accuracy in percent by step, of the whole run.
     pub held_out: Vec<(u64, f64)>,
     /// The verdict on the whole run.
     pub health: Health,
@@ -157,7 +162,8 @@ pub fn run(options: &Options) -> Result<Outcome> {
     if folder.step() >= plan.stop {
         return Ok(Outcome {
             end: plan.end_at(folder.step()),
-            held_out: held_out::history(&folder.run)?,
+            measure: Measure::of(config),
+            held_out: held_out::history(&folder.run, Measure::of(config))?,
             step: folder.step(),
             total_steps: plan.schedule.total_steps,
             trained: None,
@@ -208,7 +214,8 @@ pub fn run(options: &Options) -> Result<Outcome> {
     Ok(Outcome {
         end,
         health: report::health(&folder.run)?,
-        held_out: held_out::history(&folder.run)?,
+        measure: Measure::of(config),
+        held_out: held_out::history(&folder.run, Measure::of(config))?,
         step,
         total_steps: plan.schedule.total_steps,
         trained: Some(trained),

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use anyhow::Result;
 
-use crate::config::{self, SYNTHETIC};
+use crate::bad_input;
+use crate::config::{self, RunConfig, SYNTHETIC};
 use crate::data::{DataSpec, Dataset};
 use crate::programs::train_step::TrainingSet;
 
@@ -49,6 +50,30 @@ impl Pictures {
                 false => 0,
             },
         }
+    }
+
+    /// Training with labels needs the classes that the configuration says.
+    ///
+    /// # Errors
+    /// [`bad_input!`] for pictures of others, or without labels.
+    pub fn check_classes(&self, config: &RunConfig) -> Result<()> {
+        let Some(supervised) = &config.method.supervised else {
+            return Ok(());
+        };
+        let (wanted, found) = (supervised.classes, self.train.classes().len());
+        if !self.train.is_labelled() {
+            return Err(bad_input!(
+                "the training pictures have no labels, or all the same one; training with labels \
+                 needs pictures in at least two class folders"
+            ));
+        }
+        if wanted != found {
+            return Err(bad_input!(
+                "`method.supervised.classes` is {wanted}, and the training pictures have {found} \
+                 classes; set it to {found} (--set method.supervised.classes={found})"
+            ));
+        }
+        Ok(())
     }
 }
 

@@ -7,6 +7,7 @@ use super::Trained;
 use super::clock::Clock;
 use super::corrupt_list::CorruptList;
 use super::folder::Folder;
+use super::held_out::Accuracy;
 use super::in_flight::Finished;
 use super::pictures::Pictures;
 use super::plan::Plan;
@@ -224,18 +225,19 @@ impl Records {
         }
     }
 
-    /// Held-out accuracy after step `step`, in percent.
-    pub fn held_out(&mut self, step: u64, top1: f64, of: &str) -> Result<()> {
-        let message = format!("held-out kNN after step {step}: {top1:.1}% ({of})");
-        let evidence = json!({ KNN: top1 });
-        self.tell(
-            step,
-            super::held_out::KIND,
-            Severity::Info,
-            &message,
-            evidence,
-        )?;
-        let record = Record::new(step, self.plan.epoch(step)).f64("heldout_knn_top1", top1);
+    /// Held-out accuracy after step `step`.
+    pub fn held_out(&mut self, step: u64, accuracy: &Accuracy) -> Result<()> {
+        let Accuracy {
+            measure,
+            top1,
+            protocol,
+        } = accuracy;
+        let name = measure.name();
+        let message = format!("held-out {name} after step {step}: {top1:.1}% ({protocol})");
+        let evidence = json!({ measure.key(): top1 });
+        self.tell(step, measure.kind(), Severity::Info, &message, evidence)?;
+        let key = format!("heldout_{}", measure.key());
+        let record = Record::new(step, self.plan.epoch(step)).f64(&key, *top1);
         self.board.record(&record)
     }
 

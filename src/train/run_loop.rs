@@ -23,7 +23,7 @@ use crate::config::{OnUnhealthy, RunConfig};
 use crate::data::{Batch, Loader};
 use crate::error::Unhealthy;
 use crate::pjrt::store::TimedOut;
-use crate::programs::train_step::STOP;
+use crate::programs::batch::STOP;
 use crate::report::{Severity, read_events};
 
 /// Steps enqueued at once: one runs, and the next is there when it is done.
@@ -162,8 +162,16 @@ impl<'a> RunLoop<'a> {
         let heartbeat = &mut self.heartbeat;
         let mut excused = || heartbeat.leader_evaluates();
         let devices = &session.devices;
-        let inputs = feed::upload(arguments, devices, exchange, &batch, &scalars, &mut excused)
-            .map_err(|error| in_time(error, &self.heartbeat, update + 1, self.config))?;
+        let inputs = feed::upload(
+            self.config,
+            arguments,
+            devices,
+            exchange,
+            &batch,
+            &scalars,
+            &mut excused,
+        )
+        .map_err(|error| in_time(error, &self.heartbeat, update + 1, self.config))?;
         let input = asked.elapsed();
 
         // As many as allowed with this one.
@@ -306,11 +314,10 @@ impl<'a> RunLoop<'a> {
             return Ok(());
         };
         let _reported = self.heartbeat.evaluating(self.step)?;
-        let knn = held_out
+        let accuracy = held_out
             .evaluate(&self.session.state.under(BASE_ENCODER))
             .context("cannot classify the held-out pictures")?;
-        let of = format!("k {}, bank {}, {} queries", knn.k, knn.bank, knn.queries);
-        self.records.held_out(self.step, knn.top1, &of)
+        self.records.held_out(self.step, &accuracy)
     }
 
     /// The first loss that is not finite. The newest checkpoint of which it is

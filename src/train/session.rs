@@ -12,6 +12,7 @@ use super::continue_from::Start;
 use super::devices::Devices;
 use super::folder::Folder;
 use super::gather::Gather;
+use super::held_out::{HeldOut, Measure};
 use super::hosts::{self, Exchange, Hosts, Stance, agree};
 use super::origin;
 use super::pictures::Pictures;
@@ -20,7 +21,6 @@ use super::state::{self, DeviceState};
 use crate::bad_input;
 use crate::checkpoint::Origin;
 use crate::config::{Model, RunConfig};
-use crate::eval::knn::HeldOut;
 use crate::graph::block::Lowering;
 use crate::models;
 use crate::pjrt::install::{self, ResolveOptions};
@@ -80,7 +80,8 @@ impl Session {
             _ => None,
         };
         let step_of_run = TrainStep::of_run(config, pictures.training_set());
-        if step_of_run.queue == 0 {
+        pictures.check_classes(config)?;
+        if step_of_run.queue == 0 && config.method.supervised.is_none() {
             let why = match pictures.train.is_labelled() {
                 true => "it has no queue",
                 false => "the pictures are not of two classes or more",
@@ -171,7 +172,8 @@ impl Session {
             Some(_) if !hosts.leads() => None,
             None => {
                 tracing::info!(
-                    "held-out kNN is off: no labelled test split belongs to these pictures"
+                    "held-out {} is off: no labelled test split belongs to these pictures",
+                    Measure::of(config).name()
                 );
                 None
             }

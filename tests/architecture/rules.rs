@@ -65,7 +65,16 @@ pub const MODULES: &[Module] = &[
     ),
     // The host's side: none of these knows what a model is.
     with_io("pjrt", &["graph::DType", "error", "hash"]),
-    with_io("data", &["config::Augment", "error", "hash", "rng"]),
+    with_io(
+        "data",
+        &[
+            "config::Augment",
+            "config::RandAugment",
+            "error",
+            "hash",
+            "rng",
+        ],
+    ),
     with_io("checkpoint", &["error", "hash"]),
     pure("monitor", &["config"]),
     with_io("report", &["checkpoint", "config", "error", "monitor"]),

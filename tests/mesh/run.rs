@@ -8,7 +8,8 @@ use xla_moco::graph::block::Lowering;
 use xla_moco::graph::{DType, Graph, Mesh, Shape, emit};
 use xla_moco::pjrt::{Arg, Client, ClientOptions, CompileOptions, Executable, HloText, export_hlo};
 use xla_moco::plan::AFTER_PARTITIONING;
-use xla_moco::programs::train_step::{self, STOP, TrainStep, Views};
+use xla_moco::programs::batch::STOP;
+use xla_moco::programs::train_step::{self, TrainStep, Views};
 use xla_moco::rng::{Purpose, Stream};
 use xla_moco::train::Parts;
 

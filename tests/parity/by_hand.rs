@@ -36,6 +36,7 @@ fn steps(rule: Json, gradients: &[[f32; 2]], held: bool) -> [Vec<f64>; 2] {
             value: b.input(name, shape),
             gradient: b.input(format!("grad.{name}"), shape),
             slots: slots.iter().map(slot).collect(),
+            lr_scale: 1.0,
             held: Some(b.compare(Comparison::Gt, held_input, zero).unwrap()),
         }
     });

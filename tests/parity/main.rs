@@ -3,6 +3,7 @@
 
 mod backbones;
 mod by_hand;
+mod finetune;
 mod fixture;
 mod layers;
 mod matrix;

@@ -33,6 +33,7 @@ fn six_steps(fixture: &Tensors, rule: Json, slots: &[(&str, &str)]) {
                 value: b.input(format!("p{i}"), shape),
                 gradient: b.input(format!("g{i}"), shape),
                 slots: names.iter().map(slot).collect(),
+                lr_scale: 1.0,
                 held: None,
             }
         })

@@ -80,6 +80,7 @@ fn run(model: &xla_moco::config::Model, inputs: &Tensors, mode: Mode) -> Tensors
         lowering: Lowering::Unrolled,
         differentiable: true,
         views: 1,
+        drop_path: false,
     };
     let y = models::backbone(&site, model, trunk, values["x"]).unwrap();
     b.output("y", y);

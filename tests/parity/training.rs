@@ -111,6 +111,7 @@ pub fn first_gradients(
         lowering,
         variables: &variables,
         pictures: Pictures::Whole(methods::both_views(&b, views).unwrap()),
+        supervision: None,
         momentum,
     })
     .unwrap();

@@ -44,6 +44,7 @@ fn forward_and_gradients() {
             lowering,
             differentiable: true,
             views: 1,
+            drop_path: false,
         };
         let y = backbone(&site, &config().model, trunk, inputs["x"]).unwrap();
         b.output("y", y);

@@ -22,7 +22,7 @@ pub fn run_folder(root: &Path, more: &[Override]) -> RunDir {
     let config = RunConfig::load(&path, &overrides).unwrap();
     let run = RunDir::create(root).unwrap();
     run.write_config(&config.to_value()).unwrap();
-    let program = features::build(&config, 1, features::Length::One).unwrap();
+    let program = features::build(&config, 1, features::Form::Unit).unwrap();
     let inputs = &program.graph.inputs[..program.graph.inputs.len() - 1];
     let random = |(i, input): (usize, &xla_moco::graph::Input)| {
         let mut stream = Stream::new(5, Purpose::Test, (i as u32, 0));

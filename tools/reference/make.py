@@ -21,12 +21,14 @@ from safetensors.numpy import save_file
 
 import augment
 import backbones_torch
+import finetune_torch
 import layers
 import matrix_torch
 import methods_torch
 import optim
 import optim_torch
 import probe_torch
+import rand_augment
 import training
 
 MAKERS = {
@@ -45,6 +47,8 @@ MAKERS = {
     "probe": probe_torch.build,
     "schedules": optim.build_schedules,
     "augment": augment.build,
+    "finetune": finetune_torch.build,
+    "rand_augment": rand_augment.build,
 }
 
 

@@ -21,7 +21,7 @@ use crate::config::RunConfig;
 use crate::data::{Dataset, Sampler, hold_out};
 use crate::graph::Shape;
 use crate::pjrt::{Buffer, Client, CompileCache};
-use crate::programs::features::Length;
+use crate::programs::features::Form;
 
 /// Most learning rates in one pass.
 const MOST_RATES: usize = 64;
@@ -128,7 +128,7 @@ impl LinearProbe {
             client: client.clone(),
             config: config.clone(),
             protocol: protocol.clone(),
-            extractor: Extractor::new(client, config, Length::Own, cache)?,
+            extractor: Extractor::new(client, config, Form::Plain, cache)?,
             train,
             held_out,
             test: test.clone(),

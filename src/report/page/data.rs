@@ -173,7 +173,7 @@ fn heat(out: &mut String, run: &Follower, width: u32) {
         let comma = if i > 0 { "," } else { "" };
         let _ = write!(out, "{comma}{{\"name\":{},", Value::from(name));
         list(out, "v", buckets.iter().map(|b| b.map(|b| b.high.into())));
-        out.push_str(",");
+        out.push(',');
         list(
             out,
             "bad",
@@ -235,7 +235,7 @@ mod tests {
         for (value, text) in [
             (94_000.0, "94000"),
             (0.0, "0"),
-            (3.141_592_6, "3.1416"),
+            (7.123_456_7, "7.1235"),
             (0.999_96, "0.99996"),
             (1.5e-4, "1.5000e-4"),
             (-1.234_567e-20, "-1.2346e-20"),

@@ -25,7 +25,7 @@ fn against_the_paper(run: &Follower) -> String {
         Err(_) => return out + "<p>The run has no configuration that can be read.</p>\n",
     };
     let Some(recipe) = nearest_recipe(&config) else {
-        return out + "<p>The paper has no recipe for this method.</p>\n";
+        return out + "<p>The paper has no recipe of pre-training by this method.</p>\n";
     };
     let mut found = differences(&recipe.config, &config);
     found.retain(|difference| !difference.key.starts_with("about"));
