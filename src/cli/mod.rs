@@ -19,11 +19,13 @@ mod options;
 pub mod plan;
 mod plugins;
 mod probe;
+mod report;
 mod status;
 mod table;
 mod target;
 mod train;
 mod training_set;
+mod watch;
 
 pub use options::{ConfigArgs, PjrtArgs};
 
@@ -33,7 +35,7 @@ use anyhow::{Context, Error, Result};
 use clap::{Parser, Subcommand};
 
 use crate::error::{BadInput, Unhealthy};
-use crate::{pjrt, report};
+use crate::pjrt;
 
 /// Pre-trains Vision Transformers without labels (MoCo v3), as one XLA program
 /// that runs on TPU pods, GPUs and CPUs through PJRT plugins.
@@ -62,6 +64,8 @@ enum Command {
     Finetune(finetune::Args),
     Convert(convert::Args),
     Status(status::Args),
+    Report(report::Args),
+    Watch(watch::Args),
     Configs(configs::Args),
     /// Lists, installs and checks PJRT plugins.
     #[command(after_long_help = "Example:\n  xla-moco plugins install cpu")]
@@ -94,7 +98,7 @@ pub fn main() -> ! {
 
 /// Sets the process up, while it has one thread, and runs the subcommand.
 fn run(command: Command) -> Result<()> {
-    report::init_logging(0, false)?;
+    crate::report::init_logging(0, false)?;
     pjrt::quiet_plugin_logs()?;
     match command {
         Command::Train(args) => train::run(args),
@@ -108,6 +112,8 @@ fn run(command: Command) -> Result<()> {
         Command::Finetune(args) => finetune::run(args),
         Command::Convert(args) => convert::run(args),
         Command::Status(args) => status::run(&args),
+        Command::Report(args) => report::run(&args),
+        Command::Watch(args) => watch::run(&args),
         Command::Configs(args) => configs::run(args),
         Command::Plugins(args) => plugins::run(args),
         Command::Data(args) => data::run(&args),

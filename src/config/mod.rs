@@ -17,6 +17,7 @@ mod method;
 mod model;
 mod optimizer;
 mod read;
+mod recipes;
 mod schedule;
 mod sections;
 mod supervised;
@@ -35,6 +36,7 @@ pub use method::{
 pub use model::*;
 pub use optimizer::{Group, Optimizer, OptimizerName, Rule};
 pub use read::{Override, layered, merged};
+pub use recipes::{Recipe, nearest as nearest_recipe};
 pub use schedule::{Length, ResolvedSchedule, Schedule, Warmup};
 pub use sections::*;
 pub use supervised::Supervised;

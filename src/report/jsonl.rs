@@ -1,7 +1,7 @@
 //! Files of one JSON object a line.
 
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -93,6 +93,94 @@ fn for_each_line(
             None
         };
         take(&line, object);
+    }
+}
+
+/// What [`Tail::poll`] gives.
+pub(super) enum Tailed {
+    /// The file is another than before, or was cut: all lines come again.
+    Again,
+    Line(Map<String, Value>),
+}
+
+/// Follows a file to which lines are appended.
+pub(super) struct Tail {
+    path: PathBuf,
+    /// Bytes read so far: whole lines.
+    read: u64,
+    /// The last of these bytes. A file that was cut and has grown again has
+    /// others there: each line has times in it.
+    end: Vec<u8>,
+}
+
+impl Tail {
+    /// So many bytes tell whether a file is still the same one.
+    const END: usize = 256;
+
+    pub(super) fn new(path: PathBuf) -> Self {
+        Tail {
+            path,
+            read: 0,
+            end: Vec::new(),
+        }
+    }
+
+    /// The objects that were appended since the last call, whole lines only;
+    /// says whether there was anything new. A file that is not there is empty.
+    pub(super) fn poll(&mut self, mut take: impl FnMut(Tailed)) -> Result<bool> {
+        let context = || format!("cannot read {}", self.path.display());
+        let file = match File::open(&self.path) {
+            Ok(file) => Some(file),
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(error) => return Err(error).with_context(context),
+        };
+        let same = match &file {
+            Some(file) => still_ends(file, self.read, &self.end).with_context(context)?,
+            None => self.read == 0,
+        };
+        if !same {
+            (self.read, self.end) = (0, Vec::new());
+            take(Tailed::Again);
+        }
+        let Some(mut file) = file else {
+            return Ok(!same);
+        };
+        file.seek(SeekFrom::Start(self.read))
+            .with_context(context)?;
+        let mut input = BufReader::new(file);
+        let mut line = Vec::new();
+        let mut news = !same;
+        loop {
+            line.clear();
+            let mut bounded = (&mut input).take(MAX_LINE_BYTES);
+            let length = bounded.read_until(b'\n', &mut line).with_context(context)? as u64;
+            // A line that is being written comes next time.
+            if !line.ends_with(b"\n") && length < MAX_LINE_BYTES {
+                return Ok(news);
+            }
+            news = true;
+            self.read += length;
+            self.end
+                .extend(&line[line.len().saturating_sub(Self::END)..]);
+            let more = self.end.len().saturating_sub(Self::END);
+            self.end.drain(..more);
+            if let Ok(object) = serde_json::from_slice(&line) {
+                take(Tailed::Line(object));
+            }
+        }
+    }
+}
+
+/// Whether the first `read` bytes of a file end in `end`.
+fn still_ends(mut file: &File, read: u64, end: &[u8]) -> std::io::Result<bool> {
+    if file.metadata()?.len() < read {
+        return Ok(false);
+    }
+    let mut found = vec![0; end.len()];
+    file.seek(SeekFrom::Start(read - end.len() as u64))?;
+    match file.read_exact(&mut found) {
+        Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(false),
+        read => read.map(|()| found == end),
     }
 }
 

@@ -8,23 +8,31 @@
 //! - `tensorboard/`: the metrics again, for TensorBoard ([`TensorBoard`]).
 //! - `report.html`: one page made from the files above ([`write_html`]).
 //!
+//! [`Follower`] reads them, also while they are written.
+//!
 //! All of them tell one story after a resume too: what came after the
 //! checkpoint's step is cut before new lines are appended. Nothing here
 //! affects results.
 
+pub mod dashboard;
 mod events;
-mod html;
+mod follow;
 mod jsonl;
 mod metrics;
-mod svg;
+mod page;
+mod refresh;
+mod series;
+mod serve;
 mod tensorboard;
 mod terminal;
 
 use anyhow::Result;
 pub use events::{Event, EventLog, Severity, read_events};
-pub use html::write_html;
+pub use follow::{Follower, Phase};
 pub use metrics::{MetricsWriter, Record, read_metrics};
-use serde_json::Value;
+pub use page::{Align, compare, page, write_html};
+pub use refresh::Refresher;
+pub use serve::{Shared as SharedRun, locked, serve};
 pub use tensorboard::TensorBoard;
 
 use crate::checkpoint::RunDir;
@@ -34,18 +42,17 @@ pub use terminal::{Progress, StepReport, init_logging, screen};
 
 /// The verdict on a run, from its folder alone.
 pub fn health(run: &RunDir) -> Result<Health> {
-    let config = run.read_config()?.unwrap_or(Value::Null);
-    Ok(health_of(&config, &read_metrics(run)?))
+    Ok(Follower::read(run.clone())?.health())
 }
 
-fn health_of(config: &Value, metrics: &[serde_json::Map<String, Value>]) -> Health {
-    let monitor = Monitor::of_run(config, metrics);
+/// Before the first step there is no monitor.
+fn health_of(monitor: Option<&Monitor>) -> Health {
     monitor.map_or_else(
         || Health {
             verdict: Verdict::TooEarly,
             reasons: Vec::new(),
             step: 0,
         },
-        |monitor| monitor.health(),
+        Monitor::health,
     )
 }

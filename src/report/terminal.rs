@@ -129,7 +129,7 @@ fn print_above(bytes: &[u8]) {
 }
 
 /// What matters most comes first: a narrow terminal cuts the end.
-fn line(report: &StepReport, knn_top1: Option<f32>, left: Option<Duration>) -> String {
+pub(super) fn line(report: &StepReport, knn_top1: Option<f32>, left: Option<Duration>) -> String {
     let mut parts = vec![
         format!("step {}/{}", report.step, report.total),
         format!("loss {:.3} (chance {:.3})", report.loss, report.chance_loss),

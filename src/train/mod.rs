@@ -187,6 +187,8 @@ pub fn run(options: &Options) -> Result<Outcome> {
             &mut records,
             plan.stop,
         )?;
+        // From here on nothing changes the environment, as threads forbid.
+        let _page = report::Refresher::start(&folder.run);
         RunLoop::new(
             config,
             &plan,

@@ -26,6 +26,9 @@ const KNN: &str = "knn_top1";
 /// The metrics that are there only where the batch was classified.
 const CLASSIFIED: [&str; 2] = [KNN, "effective_rank"];
 
+/// The kind of event of a picture that another stands in for.
+const REPLACED: &str = "replaced_picture";
+
 /// The writers of a run's folder. After a resume all of them go on right
 /// after the checkpoint's step.
 pub struct Records {
@@ -143,7 +146,6 @@ impl Records {
                 true => Severity::Error,
                 false => Severity::Warning,
             };
-            self.board.text(finding.step, "events", &finding.message)?;
             let (kind, evidence) = (finding.kind.name(), Value::Object(finding.evidence));
             self.tell(finding.step, kind, severity, &finding.message, evidence)?;
         }
@@ -211,7 +213,16 @@ impl Records {
             Value::Object(evidence) => evidence,
             _ => Map::new(),
         };
-        self.events.append(step, kind, severity, message, evidence)
+        self.events
+            .append(step, kind, severity, message, evidence)?;
+        match kind {
+            // Pictures that cannot be decoded are in a list of their own.
+            REPLACED => Ok(()),
+            _ => {
+                let text = format!("{kind}: {message}");
+                self.board.text(step, "events", &text)
+            }
+        }
     }
 
     /// Held-out accuracy after step `step`.
@@ -236,13 +247,7 @@ impl Records {
         for picture in self.corrupt.add(pictures)? {
             let message = format!("{} cannot be decoded: {}", picture.name, picture.error);
             let evidence = json!({ "picture": picture.name, "replacement": picture.replacement });
-            self.keep(
-                step,
-                "replaced_picture",
-                Severity::Warning,
-                &message,
-                evidence,
-            )?;
+            self.keep(step, REPLACED, Severity::Warning, &message, evidence)?;
         }
         Ok(())
     }

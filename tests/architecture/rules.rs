@@ -84,7 +84,7 @@ pub const MODULES: &[Module] = &[
     ),
     with_io("checkpoint", &["error", "hash"]),
     pure("monitor", &["config"]),
-    with_io("report", &["checkpoint", "error", "monitor"]),
+    with_io("report", &["checkpoint", "config", "error", "monitor"]),
     // What ties them together.
     Module {
         name: "eval",
