@@ -79,7 +79,7 @@ fn verdict(health: &Health) -> String {
         let _ = write!(out, "<p>{}</p>", escape(reason));
     }
     if health.step > 0 {
-        let _ = write!(out, "<small>as of step {}</small>", health.step);
+        let _ = write!(out, " <small>as of step {}</small>", health.step);
     }
     out + "</div>\n"
 }
