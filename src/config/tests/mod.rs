@@ -247,6 +247,11 @@ fn every_known_key_is_a_key_of_the_resolved_configuration_or_has_a_reason() {
         &["optimizer.groups=[{\"pattern\": \"*\"}]"][..],
         &["method.name=simclr", "optimizer.name=lars"],
         &["method.name=swav", "model.arch=resnet18"],
+        &[
+            "method.name=supervised",
+            "method.supervised.classes=10",
+            "augment.rand_augment={}",
+        ],
     ]
     .map(|overrides| with(overrides).unwrap().to_value());
     let keys = explain::known_keys();
