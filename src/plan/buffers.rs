@@ -1,9 +1,12 @@
-//! The biggest arrays of a program: of its HLO as it runs, or as a compiler
-//! listed them when it refused.
+//! The biggest arrays of a program: of its HLO as it runs, or of the program as
+//! it was written, where a compiler refused without a list of its own.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
+
+use crate::graph::Graph;
+use crate::graph::ops::Operation;
 
 use super::hlo::{Instruction, any_block, instructions};
 
@@ -41,6 +44,37 @@ pub(super) fn biggest(hlo: &str, most: usize) -> Vec<Buffers> {
             }
         }
     }
+    ranked(groups, most)
+}
+
+/// The `most` biggest results of a graph's nodes, without those that a compiler
+/// hardly keeps: views of others, and constants. They need not live at the same
+/// time.
+pub(super) fn biggest_written(graph: &Graph, most: usize) -> Vec<Buffers> {
+    const KEPT_BY_NOBODY: [&str; 7] = [
+        "broadcast_in_dim",
+        "constant",
+        "convert",
+        "iota",
+        "reshape",
+        "stop_gradient",
+        "transpose",
+    ];
+    let mut groups: BTreeMap<(u64, String, String), usize> = BTreeMap::new();
+    let nodes = graph.nodes().iter();
+    for node in nodes.filter(|node| !KEPT_BY_NOBODY.contains(&node.op.name())) {
+        let scope = any_block(graph.scope(node));
+        for result in &node.results {
+            let dims: Vec<String> = result.dims().iter().map(usize::to_string).collect();
+            let shape = format!("{}[{}]", result.dtype(), dims.join(","));
+            let group = (result.shape.bytes() as u64, shape, scope.clone());
+            *groups.entry(group).or_default() += 1;
+        }
+    }
+    ranked(groups, most)
+}
+
+fn ranked(groups: BTreeMap<(u64, String, String), usize>, most: usize) -> Vec<Buffers> {
     let buffers = groups.into_iter().rev().take(most);
     buffers
         .map(|((bytes, shape, scope), count)| Buffers {
@@ -123,5 +157,29 @@ ENTRY %main (p: f32[64]) -> f32[64] {
         );
         assert_eq!(biggest(HLO, 1).len(), 1);
         assert_eq!(biggest("no HLO {", 9), []);
+    }
+
+    #[test]
+    fn of_a_program_as_written_what_is_kept_is_listed() {
+        use crate::graph::{Builder, DType, Shape};
+        let b = Builder::new();
+        let x = b.input("x", Shape::new(DType::F32, &[4, 8]));
+        let wide = {
+            let _scope = b.scope("blocks.7");
+            let wide = b.dot(x, x, &[1], &[1]).unwrap();
+            let tall = b.concatenate(&[x, x, x], 0).unwrap();
+            // A view needs nothing.
+            b.output("tall", b.reshape(tall, &[96]).unwrap());
+            b.exp(wide).unwrap()
+        };
+        b.output("wide", wide);
+        let found = biggest_written(&b.finish().unwrap(), 2);
+        let of = |bytes, count, shape: &str| Buffers {
+            bytes,
+            count,
+            shape: shape.into(),
+            scope: "blocks.*".into(),
+        };
+        assert_eq!(found, [of(384, 1, "f32[12,8]"), of(64, 2, "f32[4,4]")]);
     }
 }

@@ -2,8 +2,9 @@
 
 use anyhow::Result;
 
+use super::buffers::biggest_written;
 use super::estimate::{has_loop, network, products, roofline};
-use super::facts::{Facts, facts};
+use super::facts::{BUFFERS, Facts, facts};
 use super::report::{Alternative, Pace, Report};
 use super::target::Machine;
 use crate::config::{ComputeDtype, Mesh, OptimizerSharding, RunConfig};
@@ -144,12 +145,19 @@ pub fn report(machine: &Machine, step: &TrainStep, price: Option<f64>) -> Result
             None => {
                 "results of the optimised HLO's instructions, without padding; not all live at once"
             }
+            Some(_) if facts.biggest.is_empty() => {
+                "of the program as we wrote it, a device's part; the compiler gave no list; not \
+                 all live at once"
+            }
             Some(_) => "the compiler's list of the largest allocations",
         },
-        refusal: facts.refusal,
         collectives: facts.collectives,
         collectives_by_scope: facts.places,
-        biggest_buffers: facts.biggest,
+        biggest_buffers: match facts.refusal.is_some() && facts.biggest.is_empty() {
+            true => biggest_written(&share.graph, BUFFERS),
+            false => facts.biggest,
+        },
+        refusal: facts.refusal,
         alternatives: Vec::new(),
         compile_seconds: facts.compile_seconds,
         pace: Pace::new(

@@ -23,7 +23,7 @@ use crate::pjrt::{self, Code, CompileOptions, CompiledMemory, HloText, export_hl
 pub const AFTER_PARTITIONING: &str = "spmd-partitioning";
 
 /// Buffers that are kept.
-const BUFFERS: usize = 12;
+pub(super) const BUFFERS: usize = 12;
 
 /// The largest entry that is read back.
 const MAX_ENTRY: u64 = 16 << 20;

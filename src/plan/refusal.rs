@@ -31,6 +31,10 @@ pub(super) fn read(message: &str) -> Refusal {
                 refusal.capacity_bytes = capacity.and_then(size);
             }
         }
+        if let Some((needed, there)) = in_words(line) {
+            refusal.used_bytes = size(needed);
+            refusal.capacity_bytes = size(there);
+        }
         if let Some(bytes) = entry(line) {
             refusal.largest.push(Buffers {
                 bytes,
@@ -50,6 +54,18 @@ pub(super) fn read(message: &str) -> Refusal {
         }
     }
     refusal
+}
+
+/// The sizes of "the total memory required for HLO temporaries (46.06G) exceeds
+/// available HBM (15.48G)", which is said without a list.
+fn in_words(line: &str) -> Option<(&str, &str)> {
+    let (_, after) = line.split_once("memory required for ")?;
+    let (needed, after) = after
+        .split_once('(')?
+        .1
+        .split_once(") exceeds available ")?;
+    let there = after.split_once('(')?.1.split_once(')')?.0;
+    Some((needed, there))
 }
 
 /// The bytes of `3. Size: 1.50G`.
@@ -103,6 +119,19 @@ mod tests {
     }
 
     #[test]
+    fn a_refusal_without_a_list_says_how_much_too() {
+        let found = read(
+            "ResourceExhausted: E1000: CompileTimeHbmOom: Ran out of memory on HBM, the total \
+             memory required for HLO temporaries (46.06G) exceeds available HBM (15.48G). HLO \
+             module: train_step.",
+        );
+        let gib = |n: f64| Some((n * (1u64 << 30) as f64) as u64);
+        assert_eq!(found.used_bytes, gib(46.06));
+        assert_eq!(found.capacity_bytes, gib(15.48));
+        assert_eq!(found.largest, []);
+    }
+
+    #[test]
     fn other_words_are_no_error() {
         for message in [
             "",
@@ -110,6 +139,7 @@ mod tests {
             "Used of",
             "Used -1G of x hbm",
             "1. Size: é",
+            "memory required for x (1G) exceeds available y",
         ] {
             assert_eq!(read(message), Refusal::default(), "{message}");
         }
