@@ -48,13 +48,14 @@ pub enum Purpose {
     Test = 6,
     /// How a batch is mixed; item = step.
     Mix = 7,
-    /// Branches that are skipped; item = (epoch, sample).
+    /// Branches that are skipped; item = (epoch, picture in the row).
     DropPath = 8,
-    /// Erased rectangles; item = (epoch, sample). On the device, what is in
-    /// them; item = (row, step).
+    /// Erased rectangles; item = (epoch, picture in the row).
     Erase = 9,
     /// RandAugment's operations; item = (epoch, sample).
     RandAugment = 10,
+    /// What is in erased rectangles, drawn on the device; item = (row, step).
+    Noise = 11,
 }
 
 /// A sequence of draws for one (seed, purpose, item): cheap to make, never

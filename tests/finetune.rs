@@ -176,8 +176,34 @@ fn what_cannot_be_fine_tuned_is_refused_in_words() {
         ],
         "does not take a batch in chunks",
     );
-    refused(
-        &["--config", recipe, "--set", "method.supervised.mixup=-1"],
-        "method.supervised.mixup",
-    );
+    for alpha in ["-1", "1e-9"] {
+        let set = format!("method.supervised.mixup={alpha}");
+        let set: &'static str = Box::leak(set.into_boxed_str());
+        refused(&["--config", recipe, "--set", set], "expected 0.01 to 8");
+    }
+}
+
+/// A picture without a label would teach that it is of no class.
+#[test]
+fn every_picture_needs_a_label() {
+    let folder = TempDir::new().unwrap();
+    let mut list = "path,label\n".to_owned();
+    for (i, label) in ["cat", "dog", "", "dog"].into_iter().enumerate() {
+        let name = format!("{i}.png");
+        let picture = image::RgbImage::new(16, 16);
+        picture.save(folder.path().join(&name)).unwrap();
+        list += &format!("{name},{label}\n");
+    }
+    let data = folder.path().join("train.csv");
+    std::fs::write(&data, list).unwrap();
+    let mut arguments = vec![
+        "finetune",
+        "--config",
+        "configs/cifar10/finetune_vit_micro.json",
+    ];
+    arguments.extend(&RUN[..2]);
+    let out = folder.path().join("out");
+    arguments.extend(["--data", path(&data), "--out", path(&out)]);
+    arguments.extend(["--set", "method.supervised.classes=2", "--set", "batch=2"]);
+    refused(&arguments, "1 of the 4 training pictures have no label");
 }

@@ -60,8 +60,8 @@ pub struct Args {
     #[arg(long, value_name = "N", requires = "checkpoint")]
     pub heads: Option<usize>,
 
-    /// The run folder; by default runs/finetune- and the recipe's or the
-    /// checkpoint's name
+    /// The run folder; by default runs/finetune- and the names of the recipe and
+    /// of the weights
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
 
@@ -123,7 +123,18 @@ fn config(args: &Args) -> Result<RunConfig> {
             ..Hints::default()
         };
         let weights = convert::read(path, None, &hints)?;
-        let model = learned(&weights.config);
+        if args.config.is_none() && weights.config.model.vit().is_none() {
+            return Err(bad_input!(
+                "the weights in {} are a ResNet's, and the recipe that is built in is DeiT's for \
+                 ViTs; give a recipe (--config) with `method.name` \"supervised\"",
+                path.display()
+            ));
+        }
+        let mut model = learned(&weights.config);
+        if !weights.found.has_config {
+            // Inferred as f32: the recipe's, or the default, is meant.
+            model["compute_dtype"] = Json::Null;
+        }
         // Without a recipe of one's own there is no model but the weights'.
         if let (None, Some(recipe)) = (&args.config, value.as_object_mut()) {
             recipe.remove("model");
@@ -136,6 +147,7 @@ fn config(args: &Args) -> Result<RunConfig> {
     if let Some(data) = &args.data {
         overrides.push(Override::new("data.path", data.as_str()));
         overrides.push(Override::new("data.test", Json::Null));
+        overrides.push(Override::new("data.labelled", Json::Null));
     }
     if let Some(test) = &args.test {
         overrides.push(Override::new("data.test", test.as_str()));
@@ -171,10 +183,20 @@ fn learned(config: &RunConfig) -> Json {
 }
 
 fn default_out(args: &Args) -> Result<PathBuf> {
-    let named = args.config.as_ref().or(args.checkpoint.as_ref());
-    let stem = named.and_then(|path| path.file_stem());
-    let stem = stem.context("give --out: there is no name to make one of")?;
-    Ok(PathBuf::from("runs").join(format!("finetune-{}", stem.to_string_lossy())))
+    let mut name = "finetune".to_owned();
+    // With other weights it is another run.
+    for path in [&args.config, &args.checkpoint].into_iter().flatten() {
+        let stem = path.canonicalize().unwrap_or_else(|_| path.clone());
+        let stem = stem
+            .file_stem()
+            .map(|stem| stem.to_string_lossy().into_owned());
+        name += "-";
+        name += &stem.context("give --out: there is no name to make one of")?;
+    }
+    if args.checkpoint.is_none() {
+        name += "-from-scratch";
+    }
+    Ok(PathBuf::from("runs").join(name))
 }
 
 /// The result with what one must know to compare it with another.

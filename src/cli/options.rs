@@ -73,6 +73,7 @@ impl ConfigArgs {
             overrides.push(Override::new("data.path", path.as_str()));
             // The file's test split belongs to the file's pictures.
             overrides.push(Override::new("data.test", serde_json::Value::Null));
+            overrides.push(Override::new("data.labelled", serde_json::Value::Null));
         }
         overrides.extend(self.seed.map(|seed| Override::new("seed", seed)));
         match self.devices {

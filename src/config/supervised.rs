@@ -63,17 +63,20 @@ impl WrittenSupervised {
     }
 }
 
-/// Largest alpha of a Beta distribution: drawing from larger ones is slow, and
-/// they say little but "one half".
-const MOST_ALPHA: f64 = 8.0;
+/// Alphas of a Beta distribution: drawing from larger or smaller ones is slow, and
+/// they say little but "one half", or "all or nothing".
+const ALPHAS: [f64; 2] = [0.01, 8.0];
 
 impl RunConfig {
     pub(super) fn check_supervised(&self, s: &Supervised) -> Result<()> {
         let at = |key: &str| format!("method.supervised.{key}");
         within(&at("classes"), s.classes, 2..=1 << 20)?;
         within(&at("label_smoothing"), s.label_smoothing, 0.0..=0.99)?;
-        within(&at("mixup"), s.mixup, 0.0..=MOST_ALPHA)?;
-        within(&at("cutmix"), s.cutmix, 0.0..=MOST_ALPHA)?;
+        for (key, alpha) in [("mixup", s.mixup), ("cutmix", s.cutmix)] {
+            if alpha != 0.0 {
+                within(&at(key), alpha, ALPHAS[0]..=ALPHAS[1])?;
+            }
+        }
         within(&at("drop_path"), s.drop_path, 0.0..=0.99)?;
         if s.drop_path > 0.0 && self.model.vit().is_none() {
             return Err(bad_input!(

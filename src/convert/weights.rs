@@ -42,6 +42,9 @@ pub struct Found {
     pub layout: Layout,
     /// How the number of heads is known.
     pub heads_by: String,
+    /// Whether a configuration came with them: all of the model's section is
+    /// told then, and not inferred.
+    pub has_config: bool,
     /// Tensors that are left aside: what they are, and how many.
     pub aside: BTreeMap<&'static str, usize>,
 }
@@ -130,6 +133,7 @@ fn matched(
             sha256: contents.sha256,
             layout,
             heads_by,
+            has_config: contents.config.is_some(),
             aside,
         },
     })

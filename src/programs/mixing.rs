@@ -89,7 +89,7 @@ pub fn normal(b: &Builder, like: Value, seed: u64, step: Value) -> Result<Value>
     let place = b.reshape(place, &[&[1], &like.dims()[1..]].concat())?;
     let place = b.broadcast_to(place, like.dims())?;
     let step = b.broadcast_to(b.convert(step, DType::U32)?, like.dims())?;
-    let purpose = b.full_like(place, f64::from(crate::rng::Purpose::Erase as u32))?;
+    let purpose = b.full_like(place, f64::from(crate::rng::Purpose::Noise as u32))?;
     let key = [seed as u32, (seed >> 32) as u32];
     let key = [
         b.full_like(place, f64::from(key[0]))?,

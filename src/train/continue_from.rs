@@ -8,7 +8,7 @@ use serde_json::{Value as Json, json};
 
 use crate::bad_input;
 use crate::checkpoint::HostTensor;
-use crate::config::RunConfig;
+use crate::config::{Position, RunConfig};
 use crate::convert::{self, Hints, Weights, resample};
 use crate::methods::starts_as;
 use crate::models;
@@ -139,8 +139,8 @@ fn fits(given: &BTreeMap<String, &HostTensor>, array: &HostArray) -> bool {
     found.is_some_and(|tensor| tensor.shape == array.shape.dims())
 }
 
-/// Positions of pictures of another size are interpolated where they are learned;
-/// those of sines are made anew.
+/// Positions of pictures of another size are interpolated where they are, or will
+/// be, learned; those of sines that stay sines are made anew.
 fn fit_positions(weights: &mut Weights, config: &RunConfig) -> Result<()> {
     let specs = models::specs(&config.model);
     let Some(spec) = specs.iter().find(|spec| spec.name == POSITIONS) else {
@@ -151,9 +151,11 @@ fn fit_positions(weights: &mut Weights, config: &RunConfig) -> Result<()> {
         return Ok(());
     };
     let tokens = spec.dims[1];
-    *found = match spec.role {
-        Role::Trained => resample(found, tokens),
-        _ => Some(HostTensor {
+    let theirs = weights.config.model.vit().map(|vit| vit.position);
+    let made_anew = spec.role != Role::Trained && theirs == Some(Position::SinCos);
+    *found = match made_anew {
+        false => resample(found, tokens),
+        true => Some(HostTensor {
             name: spec.name.clone(),
             dtype: found.dtype,
             shape: spec.dims.clone(),
@@ -170,9 +172,9 @@ fn fit_positions(weights: &mut Weights, config: &RunConfig) -> Result<()> {
     })?;
     tracing::info!(
         "the positions of {tokens} tokens are {}",
-        match spec.role {
-            Role::Trained => "interpolated from those of another picture size",
-            _ => "made for this picture size",
+        match made_anew {
+            false => "interpolated from those of another picture size",
+            true => "made for this picture size",
         }
     );
     Ok(())

@@ -1,6 +1,7 @@
 //! What training with labels draws for each step: mixtures, erased rectangles,
 //! skipped branches. All are pure functions of (seed, step) or (seed, epoch,
-//! sample).
+//! picture), the picture being the one in the row, also where it stands in for a
+//! corrupt one.
 
 use crate::config::{RunConfig, Supervised};
 use crate::models;

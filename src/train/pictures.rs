@@ -95,6 +95,15 @@ impl Pictures {
                  needs pictures in at least two class folders"
             ));
         }
+        let bare = (0..self.train.len()).filter(|i| self.train.label(*i).is_none());
+        let bare = bare.count();
+        if bare > 0 {
+            return Err(bad_input!(
+                "{bare} of the {} training pictures have no label; training with labels needs one \
+                 of each: leave the others out",
+                self.train.len()
+            ));
+        }
         if wanted != found {
             return Err(bad_input!(
                 "`method.supervised.classes` is {wanted}, and the training pictures have {found} \

@@ -239,7 +239,7 @@ fn rectangles_are_erased_by_normal_noise() {
             assert_eq!(*found, f64::from(*old), "{i}");
             continue;
         }
-        let counter = [place as u32, row as u32, step, Purpose::Erase as u32];
+        let counter = [place as u32, row as u32, step, Purpose::Noise as u32];
         let [u, v, ..] = philox(counter, key).map(uniform);
         let wanted = (-2.0 * (1.0 - u).ln()).sqrt() * (std::f64::consts::TAU * v).cos();
         assert!((found - wanted).abs() < 1e-4, "{i}: {found}, not {wanted}");

@@ -1,8 +1,7 @@
 """finetune.safetensors: training with labels, three steps, by timm's ViT, mixtures and losses; and positions.
 
-timm's own model, `rand_bbox`-style rectangles applied as its `Mixup` applies them, `mixup_target` and
-`SoftTargetCrossEntropy`, with fixed draws. Skipped branches are timm's `drop_path` with its random mask
-replaced by the fixture's. Learning rates fall from the head to the embedding (BEiT); biases, norms, class
+timm's own model, `mixup_target` and `SoftTargetCrossEntropy`; pictures are mixed as its `Mixup` does it,
+with fixed draws, and branches scaled as its `drop_path` does it, by fixed masks. Learning rates fall from the head to the embedding (BEiT); biases, norms, class
 token and positions are not decayed (DeiT).
 """
 
