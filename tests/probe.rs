@@ -8,6 +8,7 @@ use std::process::{Command, Output};
 
 use support::evaluation::{json, refused, run_folder};
 use support::{compile, f32_bytes, f32_values, on_each_cpu_plugin};
+use xla_moco::checkpoint::{self, Origin, RunDir};
 use xla_moco::config::Override;
 use xla_moco::graph::DType;
 use xla_moco::pjrt::{Arg, Buffer};
@@ -298,6 +299,40 @@ fn the_full_mode_sweeps_rates_and_tells_the_protocol() {
     assert!((top1 - 100.0 * right as f64 / 40.0).abs() < 1e-9);
     // The same again, to the last digit, whatever the threads did.
     assert_eq!(of_run(), report);
+}
+
+/// As a checkpoint whose final norm has gain 1 and bias 0.
+#[test]
+fn the_final_norm_can_be_reset() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = run_folder(&folder.path().join("run"), &tiny());
+    let plain = run_folder(&folder.path().join("plain"), &tiny());
+    let loaded = checkpoint::open(run.root()).unwrap();
+    let mut tensors = loaded.snapshot.into_tensors();
+    for (name, value) in [("weight", 1.0f32), ("bias", 0.0)] {
+        let name = format!("base_encoder.norm.{name}");
+        let tensor = tensors.iter_mut().find(|tensor| tensor.name == name);
+        let data = &mut tensor.unwrap().data;
+        *data = f32_bytes(&vec![value; data.len() / 4]);
+    }
+    let reset = checkpoint::Snapshot::new(13, tensors).unwrap();
+    checkpoint::save(&plain, &reset, &Origin::default()).unwrap();
+    let with = |run: &RunDir, more: &[&str]| {
+        let fast = [
+            "--fast", "--epochs", "5", "--batch", "40", "--lr", "1", "--json",
+        ];
+        let report = json(&probe(run.root(), &[&SAME[..], &fast, more].concat()));
+        (
+            report["lr"].clone(),
+            report["top1"].clone(),
+            report["final_norm_reset"].clone(),
+        )
+    };
+    let (rate, top1, said) = with(&run, &["--reset-norm"]);
+    assert_eq!(said, true);
+    let wanted = with(&plain, &[]);
+    assert_eq!((rate.clone(), top1, false.into()), wanted);
+    assert_ne!(rate, with(&run, &[]).0);
 }
 
 #[test]

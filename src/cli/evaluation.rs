@@ -100,6 +100,31 @@ impl<D> Subject<D> {
             .with_context(|| format!("the checkpoint {}", self.loaded.path.display()))
     }
 
+    /// Makes the backbone's final norm one without gain and bias.
+    ///
+    /// # Errors
+    /// [`bad_input!`] for a backbone that has none.
+    pub fn reset_norm(&mut self) -> Result<()> {
+        let mut tensors = self.loaded.snapshot.tensors().to_vec();
+        let mut found = 0;
+        for (name, value) in [("weight", 1.0f32), ("bias", 0.0)] {
+            let name = format!("base_encoder.norm.{name}");
+            for tensor in tensors.iter_mut().filter(|tensor| tensor.name == name) {
+                let count = tensor.data.len() / 4;
+                tensor.data = value.to_le_bytes().repeat(count);
+                found += 1;
+            }
+        }
+        if found != 2 {
+            return Err(bad_input!(
+                "--reset-norm: the features are {}, with no final norm before them",
+                self.config.model.features_are()
+            ));
+        }
+        self.loaded.snapshot = Snapshot::new(self.loaded.snapshot.step(), tensors)?;
+        Ok(())
+    }
+
     /// What features a number is of.
     pub fn layer(&self) -> String {
         format!("{}, base encoder", self.config.model.features_are())

@@ -56,13 +56,21 @@ pub struct Args {
     /// Put a batch norm without gain and bias before the classifier
     #[arg(long)]
     pub bn: bool,
+
+    /// Take the final norm's gain as 1 and its bias as 0: what training made of
+    /// them scales the features, and so the learning rates
+    #[arg(long)]
+    pub reset_norm: bool,
 }
 
 /// # Errors
 /// [`crate::bad_input!`] for a checkpoint, a configuration, data or a protocol
 /// that cannot be used; the plugin's errors.
 pub fn run(args: Args) -> Result<()> {
-    let subject = Subject::open(&args.common)?;
+    let mut subject = Subject::open(&args.common)?;
+    if args.reset_norm {
+        subject.reset_norm()?;
+    }
     let protocol = Protocol {
         mode: if args.fast {
             Mode::Cached
@@ -83,7 +91,8 @@ pub fn run(args: Args) -> Result<()> {
     let variables = subject.upload(&client, probe.variables())?;
     let backbone: Vec<(&str, &Buffer)> = variables.iter().map(|(n, b)| (n.as_str(), b)).collect();
     let result = probe.run(&backbone)?;
-    let report = report(&result, &protocol, &subject)?;
+    let mut report = report(&result, &protocol, &subject)?;
+    report["final_norm_reset"] = args.reset_norm.into();
     match args.common.json {
         true => print(&format!("{report}\n")),
         false => print(&text(&result, &protocol, &report)?),
@@ -148,6 +157,7 @@ fn text(result: &ProbeResult, protocol: &Protocol, report: &Json) -> Result<Stri
         ("lr chosen", "/selection"),
         ("layer", "/layer"),
         ("batch norm", "/batch_norm"),
+        ("norm reset", "/final_norm_reset"),
         ("train crop", "/train_crop"),
         ("test crop", "/crop"),
         ("seed", "/seed"),
