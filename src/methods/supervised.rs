@@ -20,7 +20,7 @@ use crate::config::RunConfig;
 use crate::graph::ops::Comparison;
 use crate::graph::{Builder, DType, GraphError, Result, Value};
 use crate::models::{self, Trunk, compute_dtype, projector_name, vit};
-use crate::nn::{Init, Mode, Site, Spec, cross_entropies, linear, linear_specs, under};
+use crate::nn::{Init, Mode, Site, Spec, linear, linear_specs, log_sum_exp, of_class, under};
 
 pub(super) const METHOD: Method = Method {
     specs,
@@ -115,19 +115,17 @@ pub fn mixed_cross_entropy(
     share: Value,
     smoothing: f64,
 ) -> Result<Value> {
-    let own = b.mean(cross_entropies(b, logits, labels)?, &[0])?;
-    let opposite = b.reverse(labels, &[0])?;
-    let other = b.mean(cross_entropies(b, logits, opposite)?, &[0])?;
+    // log p_c = shifted_c - total, of which all parts of the loss are means.
+    let (shifted, total) = log_sum_exp(b, logits)?;
+    let less = |part: Value| b.mean(b.sub(total, part)?, &[0]);
+    let own = less(of_class(b, shifted, labels)?)?;
+    let other = less(of_class(b, shifted, b.reverse(labels, &[0])?)?)?;
     let rest = b.sub(b.full_like(share, 1.0)?, share)?;
     let of_labels = b.add(b.mul(own, share)?, b.mul(other, rest)?)?;
     if smoothing == 0.0 {
         return Ok(of_labels);
     }
-    // mean_c -log p_c = log sum exp - mean_c logit_c, and CE = log sum exp - logit_y.
-    let highest = b.stop_gradient(b.reduce_max(logits, &[1])?)?;
-    let shifted = b.sub(logits, b.spread(highest, logits, &[1])?)?;
-    let total = b.log(b.sum(b.exp(shifted)?, &[1])?)?;
-    let even = b.mean(b.sub(total, b.mean(shifted, &[1])?)?, &[0])?;
+    let even = less(b.mean(shifted, &[1])?)?;
     b.add(
         b.scale(of_labels, 1.0 - smoothing)?,
         b.scale(even, smoothing)?,

@@ -19,15 +19,27 @@ pub fn cross_entropy(b: &Builder, logits: Value, labels: Value) -> Result<Value>
 
 /// As [`cross_entropy`], that of each row: [N].
 pub fn cross_entropies(b: &Builder, logits: Value, labels: Value) -> Result<Value> {
+    let (shifted, total) = log_sum_exp(b, logits)?;
+    let picked = of_class(b, shifted, labels)?;
+    b.sub(total, picked)
+}
+
+/// Logits [N, classes] less the highest of each row, and the logarithm of the sum
+/// of those's exponentials, [N].
+pub fn log_sum_exp(b: &Builder, logits: Value) -> Result<(Value, Value)> {
     let highest = b.stop_gradient(b.reduce_max(logits, &[1])?)?;
     let shifted = b.sub(logits, b.spread(highest, logits, &[1])?)?;
     let total = b.log(b.sum(b.exp(shifted)?, &[1])?)?;
-    let classes = b.iota(logits.shape.with_dtype(DType::I32), 1)?;
+    Ok((shifted, total))
+}
+
+/// Of each row of `x` [N, classes] the element of its class (i32 [N]): [N].
+pub fn of_class(b: &Builder, x: Value, labels: Value) -> Result<Value> {
+    let classes = b.iota(x.shape.with_dtype(DType::I32), 1)?;
     let labels = b.spread(labels, classes, &[1])?;
     let wanted = b.compare(crate::graph::ops::Comparison::Eq, classes, labels)?;
-    let picked = b.select(wanted, shifted, b.full_like(shifted, 0.0)?)?;
-    let picked = b.sum(picked, &[1])?;
-    b.sub(total, picked)
+    let picked = b.select(wanted, x, b.full_like(x, 0.0)?)?;
+    b.sum(picked, &[1])
 }
 
 /// How far the directions of the rows of `x` [N, D] spread: the standard

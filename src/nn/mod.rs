@@ -24,7 +24,7 @@ pub use attention::{attention, attention_specs, class_attention};
 pub use conv::{conv, conv_specs, max_pool, mean_pool, relu};
 pub use init::{Init, materialise};
 pub use linear::{linear, linear_specs};
-pub use loss::{cross_entropies, cross_entropy, l2_normalize, relative_std};
+pub use loss::{cross_entropies, cross_entropy, l2_normalize, log_sum_exp, of_class, relative_std};
 pub use mlp::{gelu, mlp, mlp_specs};
 pub use norm::{batch_norm, batch_norm_of_views, batch_norm_specs, layer_norm, layer_norm_specs};
 pub use patch::{patch_embed, patch_embed_specs, weight_norm_specs};
