@@ -17,6 +17,8 @@ use xla_moco::rng::{Purpose, Stream};
 
 const RATES: [f64; 3] = [0.05, 0.7, 4.0];
 const BATCH: usize = 10;
+/// Kinds of features, each with all rates.
+const TAPS: usize = 2;
 const DIM: usize = 5;
 const CLASSES: usize = 3;
 const STEPS: usize = 6;
@@ -84,14 +86,15 @@ fn close(found: &[f32], expected: &[f64], what: &str) {
     }
 }
 
-/// Six steps of three classifiers at once are those of each alone, with a
-/// rate that changes on the way.
+/// Six steps of three classifiers on each of two kinds of features at once are
+/// those of each alone, with a rate that changes on the way.
 #[test]
 fn steps_are_those_of_softmax_regression() {
     on_each_cpu_plugin(1, |plugin, client| {
         for batch_norm in [false, true] {
             let what = format!("{plugin}, norm {batch_norm}");
             let probe = Probe {
+                taps: TAPS,
                 rates: RATES.len(),
                 classes: CLASSES,
                 dim: DIM,
@@ -116,7 +119,8 @@ fn steps_are_those_of_softmax_regression() {
                     velocity: vec![[0.0; DIM + 1]; CLASSES],
                 }
             };
-            let mut reference: Vec<Classifier> = (0..RATES.len()).map(classifier).collect();
+            let all = 0..TAPS * RATES.len();
+            let mut reference: Vec<Classifier> = all.map(classifier).collect();
 
             let device = &client.devices()[0];
             let upload = |bytes: &[u8], dtype: DType, dims: &[usize]| {
@@ -131,23 +135,25 @@ fn steps_are_those_of_softmax_regression() {
                 let labels: Vec<usize> = (0..BATCH)
                     .map(|_| stream.below(CLASSES as u32) as usize)
                     .collect();
-                let x: Vec<[f64; DIM]> = labels
-                    .iter()
-                    .map(|label| {
-                        let value = |d| {
-                            f64::from((stream.normal() + f64::from(u8::from(d == *label))) as f32)
-                        };
-                        std::array::from_fn(value)
-                    })
-                    .collect();
+                let mut draw = |label: &usize| -> [f64; DIM] {
+                    let value =
+                        |d| f64::from((stream.normal() + f64::from(u8::from(d == *label))) as f32);
+                    std::array::from_fn(value)
+                };
+                let x: [Vec<[f64; DIM]>; TAPS] =
+                    std::array::from_fn(|_| labels.iter().map(&mut draw).collect());
                 let lr = RATES.map(|rate| rate / (1.0 + number as f64));
-                let narrow: Vec<f32> = x.iter().flatten().map(|v| *v as f32).collect();
+                // A picture's features of all kinds stand side by side.
+                let narrow: Vec<f32> = (0..BATCH)
+                    .flat_map(|i| x.iter().flat_map(move |kind| kind[i]))
+                    .map(|v| v as f32)
+                    .collect();
                 let words: Vec<u8> = labels
                     .iter()
                     .flat_map(|l| (*l as i32).to_le_bytes())
                     .collect();
                 let given = [
-                    upload(&f32_bytes(&narrow), DType::F32, &[BATCH, DIM]),
+                    upload(&f32_bytes(&narrow), DType::F32, &[BATCH, TAPS * DIM]),
                     upload(&words, DType::I32, &[BATCH]),
                     upload(
                         &f32_bytes(&lr.map(|lr| lr as f32)),
@@ -161,11 +167,14 @@ fn steps_are_those_of_softmax_regression() {
                 let metrics = f32_values(&results.pop().unwrap().to_host().unwrap());
                 state = results;
 
-                let x = if batch_norm { normalised(&x) } else { x };
+                let x = x.map(|kind| if batch_norm { normalised(&kind) } else { kind });
                 let told: Vec<[f64; 2]> = reference
                     .iter_mut()
-                    .zip(lr)
-                    .map(|(one, lr)| one.step(&x, &labels, lr))
+                    .enumerate()
+                    .map(|(at, one)| {
+                        let (kind, rate) = (at / RATES.len(), at % RATES.len());
+                        one.step(&x[kind], &labels, lr[rate])
+                    })
                     .collect();
                 let told: Vec<f64> = [0, 1]
                     .iter()
@@ -301,6 +310,126 @@ fn the_full_mode_sweeps_rates_and_tells_the_protocol() {
     assert_eq!(of_run(), report);
 }
 
+/// A folder of a run that a test may name to the probe.
+fn words(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+#[test]
+fn layers_and_pools_are_probed_in_one_pass() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut model = tiny();
+    model[0] = Override::new("model.blocks", 3);
+    let run = run_folder(&folder.path().join("run"), &model);
+    let fast = ["--fast", "--epochs", "3", "--batch", "40", "--json"];
+    let rates = ["--lr", "0.1,1", "--held-out", "0.25"];
+    let with = |more: &[&str]| {
+        json(&probe(
+            run.root(),
+            &[&SAME[..], &fast, &rates, more].concat(),
+        ))
+    };
+    let all = with(&["--layers", "1,3", "--pool", "class,mean"]);
+    let sweep = all["sweep"].as_array().unwrap();
+    let places: Vec<&str> = sweep
+        .iter()
+        .map(|one| one["features"].as_str().unwrap())
+        .collect();
+    let [first, last] = ["1", "3"].map(|block| {
+        ["class token", "mean of the patch tokens"]
+            .map(|pool| format!("{pool} after block {block}"))
+    });
+    let expected: Vec<&str> = first
+        .iter()
+        .chain(&last)
+        .flat_map(|name| [name.as_str(); 2])
+        .collect();
+    assert_eq!(places, expected);
+    // Each alone gives what it gives beside the others.
+    let alone = with(&["--layers", "1", "--pool", "mean"]);
+    let numbers = |one: &serde_json::Value| {
+        ["held_out_top1", "train_top1"].map(|key| one[key].as_f64().unwrap())
+    };
+    for (at, one) in alone["sweep"].as_array().unwrap().iter().enumerate() {
+        assert_eq!(numbers(one), numbers(&sweep[2 + at]));
+    }
+    // The class token after the last block is the model's own output.
+    let own = with(&[]);
+    for (at, one) in own["sweep"].as_array().unwrap().iter().enumerate() {
+        for (found, expected) in numbers(&sweep[4 + at]).iter().zip(numbers(one)) {
+            assert!((found - expected).abs() < 2.0, "{found} and {expected}");
+        }
+    }
+    let chosen = all["lr"]["features"].as_str().unwrap();
+    assert_eq!(all["layer"], format!("{chosen}, base encoder"));
+}
+
+#[test]
+fn a_probe_that_was_killed_goes_on_to_the_same_numbers() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = run_folder(&folder.path().join("run"), &tiny());
+    let [broken, whole] = ["broken", "whole"].map(|name| folder.path().join(name));
+    let of = |out: &Path, epochs: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_xla-moco"));
+        command.arg("probe").arg("--checkpoint").arg(run.root());
+        command.args([
+            "--epochs", epochs, "--batch", "30", "--lr", "0.1,1", "--json",
+        ]);
+        command.arg("--out").arg(out);
+        command
+    };
+    let epochs = "60";
+    let mut child = of(&broken, epochs)
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let second = RunDir::create(&broken).unwrap().checkpoint_dir(2);
+    let patience = std::time::Instant::now() + std::time::Duration::from_secs(120);
+    while !second.exists() && std::time::Instant::now() < patience {
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    child.kill().unwrap();
+    let ended = child.wait().unwrap();
+    assert!(!ended.success(), "it ended before it could be killed");
+    let rest = of(&broken, epochs).output().unwrap();
+    let told = String::from_utf8_lossy(&rest.stderr).into_owned();
+    assert!(told.contains("goes on after epoch "), "{told}");
+    assert_eq!(json(&rest), json(&of(&whole, epochs).output().unwrap()));
+
+    // What is finished is only tested again; another probe's folder is not used.
+    let again = of(&whole, epochs).output().unwrap();
+    let told = String::from_utf8_lossy(&again.stderr).into_owned();
+    assert!(!told.contains("epoch 60 of 60"), "{told}");
+    assert_eq!(json(&again), json(&rest));
+    refused(
+        &of(&whole, "61").output().unwrap(),
+        "has the state of another probe",
+    );
+}
+
+#[test]
+fn several_sets_in_one_call_are_each_what_it_is_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = run_folder(&folder.path().join("run"), &tiny());
+    let other = "synthetic:K=3,N=90,px=16";
+    let fast = [
+        "--fast", "--epochs", "4", "--batch", "30", "--lr", "1", "--json",
+    ];
+    let sets = [
+        "--data", SAME[1], "--test", SAME[3], "--data", other, "--test", other,
+    ];
+    let both = json(&probe(run.root(), &[&sets[..], &fast].concat()));
+    let alone = json(&probe(run.root(), &[&sets[4..], &fast].concat()));
+    assert_eq!(both["sets"].as_array().unwrap().len(), 2);
+    assert_eq!(both["sets"][0]["test"]["pictures"], 120);
+    assert_eq!(both["sets"][1], alone);
+    let out = [&sets[..], &fast, &["--out", words(folder.path())]].concat();
+    refused(&probe(run.root(), &out), "give it with one --data");
+    let uneven = [&sets[..], &fast, &["--test", other]].concat();
+    refused(&probe(run.root(), &uneven), "2 --data and 3 --test");
+}
+
 /// As a checkpoint whose final norm has gain 1 and bias 0.
 #[test]
 fn the_final_norm_can_be_reset() {
@@ -347,7 +476,7 @@ fn what_cannot_be_used_is_refused_in_words() {
         picture.save(bare.join(format!("{i}.png"))).unwrap();
     }
     let bare = bare.to_str().unwrap();
-    let cases: [(&[&str], &str); 9] = [
+    let cases: [(&[&str], &str); 12] = [
         (&["--data", bare, "--test", bare], "has no labels"),
         (&["--data", bare], "has no labels"),
         (
@@ -359,6 +488,9 @@ fn what_cannot_be_used_is_refused_in_words() {
         (&["--lr", "0.1,-1"], "-1 is not above 0"),
         (&["--lr", "inf"], "inf is not above 0"),
         (&["--held-out", "1"], "expected a share between 0 and 1"),
+        (&["--layers", "2"], "there is no layer 2"),
+        (&["--layers", "0"], "there is no layer 0"),
+        (&["--crop-min", "0"], "expected a smallest crop above 0"),
         (
             &["--set", "model.dim=64", "--batch", "32"],
             "the run's model needs",

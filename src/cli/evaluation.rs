@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use serde_json::{Value as Json, json};
 
-use super::PjrtArgs;
+use super::{PjrtArgs, print};
 use crate::bad_input;
 use crate::checkpoint::{self, Dtype, Loaded, Snapshot};
 use crate::config::{Override, RunConfig};
@@ -30,19 +30,24 @@ pub struct EvalArgs {
     pub checkpoint: PathBuf,
 
     /// Labelled training pictures; by default those of the run
+    ///
+    /// Given several times, each set is evaluated by itself.
     #[arg(long, value_name = "TRAIN")]
-    pub data: Option<String>,
+    pub data: Vec<String>,
 
     /// Labelled test pictures; by default the test split that belongs to the
     /// training pictures
+    ///
+    /// Of several --data, one for each in the same order, or none at all.
     #[arg(long, value_name = "TEST")]
-    pub test: Option<String>,
+    pub test: Vec<String>,
 
     /// Set one key of the run's configuration, such as data.workers=4
     #[arg(long, value_name = "KEY=JSON")]
     pub set: Vec<Override>,
 
-    /// Print one JSON object (top1 in percent) and nothing else
+    /// Print one JSON object (top1 in percent) and nothing else; of several sets
+    /// it has a list, `sets`
     #[arg(long)]
     pub json: bool,
 
@@ -51,7 +56,7 @@ pub struct EvalArgs {
 }
 
 /// A checkpoint, the configuration of its run, and the pictures.
-pub(super) struct Subject<D = Sets> {
+pub(super) struct Subject<D = Vec<Sets>> {
     pub loaded: Loaded,
     pub config: RunConfig,
     pub data: D,
@@ -63,7 +68,31 @@ impl Subject {
     /// [`bad_input!`] for a checkpoint, a configuration or data that cannot be
     /// used.
     pub fn open(args: &EvalArgs) -> Result<Self> {
-        Self::of(&args.checkpoint, &args.set, |config| open(config, args))
+        let sets = args.sets()?;
+        Self::of(&args.checkpoint, &args.set, |config| {
+            let one = |(data, test): &(_, _)| open(config, *data, *test);
+            sets.iter().map(one).collect()
+        })
+    }
+}
+
+impl EvalArgs {
+    /// Training and test pictures of each set, where they are given.
+    fn sets(&self) -> Result<Vec<(Option<&String>, Option<&String>)>> {
+        let (data, test) = (self.data.len(), self.test.len());
+        if data <= 1 && test <= 1 {
+            return Ok(vec![(self.data.first(), self.test.first())]);
+        }
+        if test != 0 && test != data {
+            return Err(bad_input!(
+                "{data} --data and {test} --test: expected one --test for each --data in the same \
+                 order, or none at all"
+            ));
+        }
+        let data = self.data.iter().enumerate();
+        Ok(data
+            .map(|(at, path)| (Some(path), self.test.get(at)))
+            .collect())
     }
 }
 
@@ -164,6 +193,22 @@ pub(super) fn client(args: &PjrtArgs) -> Result<(Arc<Client>, Option<CompileCach
     Ok((client, cache))
 }
 
+/// Prints the reports of all sets: JSON, or the words for people.
+pub(super) fn tell(json: bool, mut reports: Vec<(Json, String)>) -> Result<()> {
+    let text = match (json, reports.len()) {
+        (true, 1) => format!("{}\n", reports.remove(0).0),
+        (true, _) => {
+            let sets: Vec<Json> = reports.into_iter().map(|(report, _)| report).collect();
+            format!("{}\n", json!({ "sets": sets }))
+        }
+        (false, _) => {
+            let texts: Vec<String> = reports.into_iter().map(|(_, text)| text).collect();
+            texts.join("\n\n")
+        }
+    };
+    print(&text)
+}
+
 /// A set of pictures, so many of which were used.
 pub(super) fn set(name: &str, data: &Dataset, used: usize) -> Result<Json> {
     Ok(json!({
@@ -237,19 +282,19 @@ pub(super) struct Sets {
 
 /// Opens the pictures. With --data and --test each is all that is
 /// there; what is not given belongs to the other, or to the run.
-fn open(config: &RunConfig, args: &EvalArgs) -> Result<Sets> {
+fn open(config: &RunConfig, data: Option<&String>, test: Option<&String>) -> Result<Sets> {
     let at = |path: &str| train::at(&config.data, path);
     let Places {
         train: train_at,
         beside,
-    } = match args.data.as_ref().or(config.data.labelled.as_ref()) {
+    } = match data.or(config.data.labelled.as_ref()) {
         Some(path) => Places {
             train: at(path),
             beside: at(path),
         },
         None => Places::of(&config.data),
     };
-    let train = match (&args.data, &args.test) {
+    let train = match (data, test) {
         (Some(_), Some(_)) => Dataset::open(&train_at)?,
         _ => Dataset::open_train(&train_at)?,
     };
@@ -260,8 +305,8 @@ fn open(config: &RunConfig, args: &EvalArgs) -> Result<Sets> {
             train_at.path
         ));
     }
-    let of_run = config.data.test.as_ref().filter(|_| args.data.is_none());
-    let (test, test_name) = match args.test.as_ref().or(of_run) {
+    let of_run = config.data.test.as_ref().filter(|_| data.is_none());
+    let (test, test_name) = match test.or(of_run) {
         Some(path) => {
             let mut test = Dataset::open(&at(path))?;
             test.align_labels(train.classes())

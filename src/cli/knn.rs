@@ -1,15 +1,16 @@
 //! `xla-moco knn`.
 
+use std::sync::Arc;
+
 use anyhow::Result;
 use serde_json::{Value as Json, json};
 
-use super::evaluation::{self, EvalArgs, Subject, by_class, lines, set_lines};
-use super::print;
+use super::evaluation::{self, EvalArgs, Sets, Subject, by_class, lines, set_lines};
 use super::table::aligned;
 use crate::bad_input;
 use crate::config::RunConfig;
 use crate::eval::knn::{HeldOut, KnnResult};
-use crate::pjrt::Buffer;
+use crate::pjrt::{Buffer, Client, CompileCache};
 
 /// Classify held-out pictures by their nearest neighbours' classes
 ///
@@ -52,7 +53,25 @@ fn temperature(text: &str) -> Result<f64, String> {
 /// used; the plugin's errors.
 pub fn run(args: Args) -> Result<()> {
     let subject = Subject::open(&args.common)?;
-    let data = &subject.data;
+    let (client, cache) = evaluation::client(&args.common.pjrt)?;
+    let mut reports = Vec::new();
+    for data in &subject.data {
+        let results = results(&args, &subject, data, &client, cache.as_ref())?;
+        let report = report(&results, &subject, data)?;
+        let text = text(&results, &report)?;
+        reports.push((report, text));
+    }
+    evaluation::tell(args.common.json, reports)
+}
+
+/// Every k with every temperature, on one set.
+fn results(
+    args: &Args,
+    subject: &Subject,
+    data: &Sets,
+    client: &Arc<Client>,
+    cache: Option<&CompileCache>,
+) -> Result<Vec<KnnResult>> {
     let ks = args.k.iter().map(|k| *k as usize);
     let largest = ks.clone().max().unwrap_or(1);
     let bounded = |pictures: usize, which: &str| match largest <= pictures {
@@ -64,23 +83,17 @@ pub fn run(args: Args) -> Result<()> {
     };
     bounded(data.train.len(), "pictures")?;
     let config = whole_sets(subject.config.clone());
-    let (client, cache) = evaluation::client(&args.common.pjrt)?;
-    let held_out = HeldOut::new(&client, &config, &data.train, &data.test, cache.as_ref())?;
-    let variables = subject.upload(&client, held_out.variables())?;
+    let held_out = HeldOut::new(client, &config, &data.train, &data.test, cache)?;
+    let variables = subject.upload(client, held_out.variables())?;
     let backbone: Vec<(&str, &Buffer)> = variables.iter().map(|(n, b)| (n.as_str(), b)).collect();
     let found = held_out.neighbours(&backbone, largest)?;
     bounded(found.k(), "readable, labelled pictures")?;
     let temperatures = match args.temperature.is_empty() {
         true => vec![config.eval.knn_temperature],
-        false => args.temperature,
+        false => args.temperature.clone(),
     };
     let votes = ks.flat_map(|k| temperatures.iter().map(move |t| (k, *t)));
-    let results: Vec<KnnResult> = votes.map(|(k, t)| found.vote(k, t)).collect();
-    let report = report(&results, &subject)?;
-    match args.common.json {
-        true => print(&format!("{report}\n")),
-        false => print(&text(&results, &report)?),
-    }
+    Ok(votes.map(|(k, t)| found.vote(k, t)).collect())
 }
 
 /// All of the bank and all queries.
@@ -92,8 +105,7 @@ fn whole_sets(mut config: RunConfig) -> RunConfig {
 
 /// The results with all that one must know to compare them with others. What
 /// stands beside the protocol is of the first pair of k and temperature.
-fn report(results: &[KnnResult], subject: &Subject) -> Result<Json> {
-    let data = &subject.data;
+fn report(results: &[KnnResult], subject: &Subject, data: &Sets) -> Result<Json> {
     let sweep: Vec<Json> = results.iter().map(numbers).collect();
     let first = &results[0];
     let mut report = json!({

@@ -1,12 +1,18 @@
 //! `xla-moco probe`.
 
+use std::path::{Path, PathBuf};
+
 use anyhow::Result;
 use serde_json::{Value as Json, json};
+use sha2::{Digest, Sha256};
 
-use super::evaluation::{self, EvalArgs, Subject, by_class, lines, set_lines};
-use super::print;
+use super::evaluation::{self, EvalArgs, Sets, Subject, by_class, lines, set_lines};
 use super::table::aligned;
-use crate::eval::probe::{LinearProbe, Mode, ProbeResult, Protocol};
+use crate::bad_input;
+use crate::config::{Model, Output};
+use crate::eval::probe::{Kept, LinearProbe, Mode, ProbeResult, Protocol};
+use crate::hash::hex;
+use crate::models::{self, Pool, Tap};
 use crate::pjrt::Buffer;
 use crate::programs::probe_step::{MOMENTUM, augmentation};
 
@@ -14,12 +20,17 @@ use crate::programs::probe_step::{MOMENTUM, augmentation};
 ///
 /// SGD with momentum 0.9 on class-token features of the base encoder in
 /// evaluation form; random resized crop and flip in training, the centre crop
-/// in testing. All learning rates are trained in one pass; the best on
-/// pictures held out of the training set is tested.
+/// in testing. All learning rates, on the features of all layers that are given,
+/// are trained in one pass; the best on pictures held out of the training set is
+/// tested.
+///
+/// The classifiers are kept after each epoch, in probes/ of the run's folder; the
+/// same command again goes on from there.
 #[derive(Debug, clap::Args)]
-#[command(after_long_help = "Example:
+#[command(after_long_help = "Examples:
   xla-moco probe --checkpoint runs/quickstart --data pictures/train --test pictures/test \
---lr 0.1,0.3,1,3 --json")]
+--lr 0.1,0.3,1,3 --json
+  xla-moco probe --checkpoint runs/quickstart --fast --layers 2,3,4 --pool class,mean")]
 pub struct Args {
     #[command(flatten)]
     pub common: EvalArgs,
@@ -48,8 +59,8 @@ pub struct Args {
     )]
     pub lr: Vec<f64>,
 
-    /// Share of the training pictures on which the learning rate is chosen;
-    /// with one rate nothing is held out
+    /// Share of the training pictures on which the classifier is chosen; with
+    /// one rate on one kind of features nothing is held out
     #[arg(long, value_name = "SHARE", default_value_t = 0.1)]
     pub held_out: f64,
 
@@ -61,6 +72,69 @@ pub struct Args {
     /// them scales the features, and so the learning rates
     #[arg(long)]
     pub reset_norm: bool,
+
+    /// Features after so many blocks of a ViT, through the final norm; several
+    /// separated by commas
+    #[arg(long, value_name = "BLOCKS", value_delimiter = ',')]
+    pub layers: Vec<usize>,
+
+    /// What is taken of a layer's tokens; by default the class token where the
+    /// model has one, else the mean
+    #[arg(long, value_enum, value_delimiter = ',')]
+    pub pool: Vec<PoolArg>,
+
+    /// The smallest random crop, as a share of the picture's area
+    #[arg(
+        long,
+        value_name = "SHARE",
+        default_value_t = 0.08,
+        conflicts_with = "fast"
+    )]
+    pub crop_min: f64,
+
+    /// Folder for the classifiers after each epoch; by default one of the
+    /// probe's own in probes/ of the run's folder
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum PoolArg {
+    Class,
+    Mean,
+}
+
+impl Args {
+    /// All layers with all pools; none where neither is given.
+    fn taps(&self, model: &Model) -> Vec<Tap> {
+        if self.layers.is_empty() && self.pool.is_empty() {
+            return Vec::new();
+        }
+        let layers = match self.layers.is_empty() {
+            true => vec![models::blocks(model)],
+            false => self.layers.clone(),
+        };
+        let class = model.vit().is_some_and(|vit| vit.output == Output::Class);
+        let pools = match (self.pool.is_empty(), class) {
+            (true, true) => vec![Pool::Class],
+            (true, false) => vec![Pool::Mean],
+            (false, _) => self
+                .pool
+                .iter()
+                .map(|pool| match pool {
+                    PoolArg::Class => Pool::Class,
+                    PoolArg::Mean => Pool::Mean,
+                })
+                .collect(),
+        };
+        let of_layer = |blocks: usize| {
+            pools.iter().map(move |pool| Tap {
+                blocks,
+                pool: *pool,
+            })
+        };
+        layers.into_iter().flat_map(of_layer).collect()
+    }
 }
 
 /// # Errors
@@ -79,34 +153,70 @@ pub fn run(args: Args) -> Result<()> {
         },
         epochs: args.epochs,
         batch: args.batch,
+        taps: args.taps(&subject.config.model),
+        crop_min: args.crop_min,
         base_rates: args.lr,
         batch_norm: args.bn,
         held_out: args.held_out,
     };
+    if args.out.is_some() && subject.data.len() > 1 {
+        return Err(bad_input!(
+            "--out is one probe's folder: give it with one --data"
+        ));
+    }
     let (client, cache) = evaluation::client(&args.common.pjrt)?;
-    let data = &subject.data;
-    let (train, test) = (&data.train, &data.test);
     let config = &subject.config;
-    let probe = LinearProbe::new(&client, config, &protocol, train, test, cache.as_ref())?;
-    let variables = subject.upload(&client, probe.variables())?;
-    let backbone: Vec<(&str, &Buffer)> = variables.iter().map(|(n, b)| (n.as_str(), b)).collect();
-    let result = probe.run(&backbone)?;
-    let mut report = report(&result, &protocol, &subject)?;
-    report["final_norm_reset"] = args.reset_norm.into();
-    match args.common.json {
-        true => print(&format!("{report}\n")),
-        false => print(&text(&result, &protocol, &report)?),
+    let mut reports = Vec::new();
+    for data in &subject.data {
+        let (train, test) = (&data.train, &data.test);
+        let probe = LinearProbe::new(&client, config, &protocol, train, test, cache.as_ref())?;
+        let told = described(&protocol, &subject, data, args.reset_norm)?;
+        let kept = keep(args.out.as_deref(), &subject, &told)?;
+        let variables = subject.upload(&client, probe.variables())?;
+        let variables = variables
+            .iter()
+            .map(|(name, buffer)| (name.as_str(), buffer));
+        let backbone: Vec<(&str, &Buffer)> = variables.collect();
+        let result = probe.run(&backbone, kept.as_ref())?;
+        let report = report(&result, told, &subject, data)?;
+        let text = text(&result, &protocol, &report)?;
+        reports.push((report, text));
+    }
+    evaluation::tell(args.common.json, reports)
+}
+
+/// Where the classifiers are kept. Without --out, and where the run's folder
+/// cannot be written, they are not.
+fn keep(out: Option<&Path>, subject: &Subject, told: &Json) -> Result<Option<Kept>> {
+    let identity = hex(&Sha256::digest(told.to_string()));
+    if let Some(folder) = out {
+        return Kept::open(folder, &identity).map(Some);
+    }
+    let run = subject.loaded.path.canonicalize()?;
+    let run = run.ancestors().nth(2).unwrap_or(&run);
+    let folder = run.join("probes").join(&identity[..12]);
+    match Kept::open(&folder, &identity) {
+        Ok(kept) => Ok(Some(kept)),
+        Err(error) => {
+            tracing::warn!("{error:#}; the probe starts anew if it is stopped (--out DIR)");
+            Ok(None)
+        }
     }
 }
 
-/// The result with all that one must know to compare it with another.
-fn report(result: &ProbeResult, protocol: &Protocol, subject: &Subject) -> Result<Json> {
-    let data = &subject.data;
+/// All that tells this probe from others, and that one must know to compare its
+/// result with another's.
+fn described(
+    protocol: &Protocol,
+    subject: &Subject,
+    data: &Sets,
+    norm_reset: bool,
+) -> Result<Json> {
     let px = subject.config.model.image_size;
     let central = subject.crop();
     let (mode, train_crop) = match protocol.mode {
         Mode::Augmented => {
-            let augment = augmentation(&subject.config);
+            let augment = augmentation(&subject.config, protocol.crop_min);
             let crop = format!(
                 "random resized, area {}..1, to {px} x {px}; flipped with probability {}",
                 augment.crop_min, augment.flip_p
@@ -118,33 +228,60 @@ fn report(result: &ProbeResult, protocol: &Protocol, subject: &Subject) -> Resul
             central.clone(),
         ),
     };
-    let selection = match result.held_out_pictures {
-        0 => "one rate, nothing held out".to_owned(),
-        held_out => format!("best of the last epoch on {held_out} held-out training pictures"),
+    let layer = match protocol.taps.is_empty() {
+        true => subject.layer(),
+        false => {
+            let taps: Vec<String> = protocol.taps.iter().map(Tap::to_string).collect();
+            format!("{}, base encoder", taps.join("; "))
+        }
     };
     Ok(json!({
-        "top1": result.test.top1,
         "mode": mode,
         "fast": protocol.mode == Mode::Cached,
         "epochs": protocol.epochs,
         "batch": protocol.batch,
         "optimizer": format!("SGD, momentum {MOMENTUM}, weight decay 0, cosine by epoch, no warm-up"),
-        "lr": result.rates[result.chosen],
-        "sweep": result.rates,
-        "selection": selection,
-        "layer": subject.layer(),
+        "rates": protocol.base_rates,
+        "held_out": protocol.held_out,
+        "layer": layer,
         "batch_norm": protocol.batch_norm,
+        "final_norm_reset": norm_reset,
         "train_crop": train_crop,
         "crop": central,
         "seed": subject.config.seed,
         "set": subject.told(),
+        "train": evaluation::set(&data.train_name, &data.train, data.train.len())?,
+        "test": evaluation::set(&data.test_name, &data.test, data.test.len())?,
+        "checkpoint": subject.checkpoint(),
+    }))
+}
+
+/// The result beside the description.
+fn report(result: &ProbeResult, mut told: Json, subject: &Subject, data: &Sets) -> Result<Json> {
+    let chosen = &result.classifiers[result.chosen];
+    let selection = match result.held_out_pictures {
+        0 => "one classifier, nothing held out".to_owned(),
+        held_out => format!("best of the last epoch on {held_out} held-out training pictures"),
+    };
+    if let Some(place) = &chosen.features {
+        told["layer"] = format!("{place}, base encoder").into();
+    }
+    let result = json!({
+        "top1": result.test.top1,
+        "lr": chosen,
+        "sweep": result.classifiers,
+        "selection": selection,
         "train": evaluation::set(&data.train_name, &data.train, result.train_pictures)?,
         "held_out_pictures": result.held_out_pictures,
         "test": evaluation::set(&data.test_name, &data.test, result.test_pictures)?,
         "checkpoint": subject.checkpoint(),
         "per_class": result.test.per_class,
         "confusions": result.test.confusions,
-    }))
+    });
+    if let (Some(told), Json::Object(result)) = (told.as_object_mut(), result) {
+        told.extend(result);
+    }
+    Ok(told)
 }
 
 /// The report for people.
@@ -154,7 +291,7 @@ fn text(result: &ProbeResult, protocol: &Protocol, report: &Json) -> Result<Stri
         ("epochs", "/epochs"),
         ("batch", "/batch"),
         ("optimizer", "/optimizer"),
-        ("lr chosen", "/selection"),
+        ("chosen", "/selection"),
         ("layer", "/layer"),
         ("batch norm", "/batch_norm"),
         ("norm reset", "/final_norm_reset"),
@@ -165,16 +302,19 @@ fn text(result: &ProbeResult, protocol: &Protocol, report: &Json) -> Result<Stri
         ("step", "/checkpoint/step"),
         ("SHA-256", "/checkpoint/sha256"),
     ];
-    let head = ["base lr", "peak lr", "held-out", "training", "loss", ""].map(str::to_owned);
-    let mut rows = vec![head];
-    for (at, rate) in result.rates.iter().enumerate() {
+    let head = [
+        "base lr", "peak lr", "held-out", "training", "loss", "features", "",
+    ];
+    let mut rows = vec![head.map(str::to_owned)];
+    for (at, one) in result.classifiers.iter().enumerate() {
         let percent = |x: f64| format!("{x:.2}%");
         rows.push([
-            rate.base.to_string(),
-            rate.peak.to_string(),
-            rate.held_out_top1.map_or("-".into(), percent),
-            percent(rate.train_top1),
-            format!("{:.4}", rate.train_loss),
+            one.base.to_string(),
+            one.peak.to_string(),
+            one.held_out_top1.map_or("-".into(), percent),
+            percent(one.train_top1),
+            format!("{:.4}", one.train_loss),
+            one.features.clone().unwrap_or_else(|| "output".into()),
             if at == result.chosen { "chosen" } else { "" }.into(),
         ]);
     }

@@ -105,6 +105,7 @@ impl Extractor {
         let mut config = config.clone();
         config.mesh.data = 1;
         let batch = batch_size(config.model.tokens());
+        let dim = form.width(&config);
         let program = features::build(&config, batch, form)?;
         let (executable, origin) = client.compile_cached(
             &Program {
@@ -125,7 +126,7 @@ impl Extractor {
             variables,
             batch,
             px: config.model.image_size,
-            dim: form.width(&config),
+            dim,
         })
     }
 

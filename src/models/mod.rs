@@ -7,12 +7,15 @@ mod body;
 mod conv_stem;
 pub mod head;
 pub mod resnet;
+mod tap;
 pub mod vit;
+
+pub use tap::{Pool, Tap};
 
 use crate::bad_input;
 use crate::config::{Backbone, ComputeDtype, MlpNorm, Model, RunConfig, word};
 use crate::graph::block::Lowering;
-use crate::graph::{DType, Result, Value};
+use crate::graph::{DType, GraphError, Result, Value};
 use crate::nn::{Site, Spec};
 
 /// The type of activations and matrix products.
@@ -66,6 +69,18 @@ pub fn backbone(site: &Site, model: &Model, trunk: Trunk, x: Value) -> Result<Va
     match &model.backbone {
         Backbone::Vit(config) => vit::vit(site, config, trunk, x),
         Backbone::ResNet(config) => resnet::resnet(site, config, trunk, x),
+    }
+}
+
+/// Normalised pictures [B, 3, S, S] to features at some places, side by side,
+/// [B, taps * dim].
+///
+/// # Errors
+/// For a ResNet, and for a place that a ViT does not have ([`Tap::check`]).
+pub fn tapped(site: &Site, model: &Model, trunk: Trunk, taps: &[Tap], x: Value) -> Result<Value> {
+    match &model.backbone {
+        Backbone::Vit(config) => vit::taps(site, config, trunk, taps, x),
+        Backbone::ResNet(_) => Err(GraphError::Invalid("a ResNet has no taps".into())),
     }
 }
 

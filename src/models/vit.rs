@@ -4,7 +4,7 @@
 //! BN before the MLPs (Sec. 6.3), a convolutional stem.
 
 use super::body::{arguments, closed, part, renew};
-use super::{Trunk, conv_stem};
+use super::{Pool, Tap, Trunk, conv_stem};
 use crate::config::{MlpNorm, Output, PatchProjection, Position, Vit};
 use crate::graph::block::{self, Lowering};
 use crate::graph::{Graph, Result, Value};
@@ -118,6 +118,48 @@ pub fn tokens(site: &Site, vit: &Vit, trunk: Trunk, x: Value) -> Result<Value> {
     let _scope = site.enter();
     let x = embed(site, vit, trunk, x)?;
     blocks(site, vit, trunk, Tokens::All, x)
+}
+
+/// Normalised pictures [B, 3, S, S] to features at some places, side by side,
+/// [B, taps * dim]. Each passes the final norm where there is one.
+///
+/// # Errors
+/// For a place that the model does not have ([`Tap::check`]).
+pub fn taps(site: &Site, vit: &Vit, trunk: Trunk, taps: &[Tap], x: Value) -> Result<Value> {
+    let b = site.b;
+    let _scope = site.enter();
+    let mut x = embed(site, vit, trunk, x)?;
+    let specs = halves(vit, trunk, x.dim(0)).concat();
+    let body = block_body(site, vit, trunk, Tokens::All, x)?;
+    let deepest = taps.iter().map(|tap| tap.blocks).max().unwrap_or(0);
+    let mut found: Vec<Option<Value>> = vec![None; taps.len()];
+    for done in 1..=deepest {
+        let name = format!("blocks.{}", done - 1);
+        let args = [vec![x], arguments(&site.at(&name), &specs)?].concat();
+        let _scope = b.scope(name);
+        x = block::call(b, &body, &args, trunk.lowering, trunk.differentiable)?[0];
+        for (tap, found) in taps.iter().zip(&mut found) {
+            if tap.blocks == done {
+                *found = Some(read(site, vit, tap.pool, x)?);
+            }
+        }
+    }
+    let found: Vec<Value> = found.into_iter().flatten().collect();
+    b.concatenate(&found, 1)
+}
+
+/// Tokens [B, T, dim] to one row, [B, dim].
+fn read(site: &Site, vit: &Vit, pool: Pool, x: Value) -> Result<Value> {
+    let b = site.b;
+    let x = match vit.output {
+        Output::Pool => x,
+        Output::Class | Output::NormPool => layer_norm(&site.at("norm"), x)?,
+    };
+    let patches = usize::from(vit.output == Output::Class);
+    match pool {
+        Pool::Class => b.reshape(b.slice_axis(x, 1, 0, 1)?, &[x.dim(0), vit.dim]),
+        Pool::Mean => mean_pool(site, b.slice_axis(x, 1, patches, x.dim(1))?),
+    }
 }
 
 /// Pictures to patch tokens, after a class token if there is one, with their

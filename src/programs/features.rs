@@ -5,26 +5,37 @@ use super::{Program, mesh};
 use crate::config::RunConfig;
 use crate::graph::{Builder, DType, Result, Shape, Sharding, Value};
 use crate::methods;
-use crate::models::{self, Trunk, compute_dtype};
+use crate::models::{self, Tap, Trunk, compute_dtype};
 use crate::nn::{Mode, Site, Spec, Variables, l2_normalize, under};
 
 /// What is made of a picture.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Form {
     /// Features of length 1, for cosines.
     Unit,
     /// Features as the final norm leaves them, for a linear classifier.
     Plain,
+    /// Features of a ViT at some places, side by side.
+    Taps(Vec<Tap>),
     /// Those classes' logits that training with labels has learned.
     Logits,
 }
 
 impl Form {
     /// Numbers of a picture.
-    pub fn width(self, config: &RunConfig) -> usize {
+    pub fn width(&self, config: &RunConfig) -> usize {
         match self {
             Self::Unit | Self::Plain => config.model.features(),
+            Self::Taps(taps) => taps.len() * config.model.features(),
             Self::Logits => config.method.projector.out,
+        }
+    }
+
+    /// Where features are read; nowhere: at the model's output.
+    fn taps(&self) -> &[Tap] {
+        match self {
+            Self::Taps(taps) => taps,
+            Self::Unit | Self::Plain | Self::Logits => &[],
         }
     }
 }
@@ -36,17 +47,17 @@ impl Form {
 pub fn build(config: &RunConfig, batch: usize, form: Form) -> Result<Program> {
     let b = Builder::new();
     let variables = match form {
-        Form::Unit | Form::Plain => backbone_inputs(&b, config),
+        Form::Unit | Form::Plain | Form::Taps(_) => backbone_inputs(&b, config),
         Form::Logits => inputs(&b, methods::specs(config)),
     };
     let side = config.model.image_size;
     let shape = Shape::new(DType::U8, &[batch, side, side, 3]);
     let pictures = b.sharded_input("pictures", shape, Some(Sharding::split(4, 0)));
     let x = super::augment::normalise(&b, pictures, config.augment.mean, config.augment.std)?;
-    let x = backbone(&b, config, &variables, x)?;
+    let x = backbone(&b, config, &variables, form.taps(), x)?;
     let features = match form {
         Form::Unit => l2_normalize(&b, x)?,
-        Form::Plain => x,
+        Form::Plain | Form::Taps(_) => x,
         Form::Logits => methods::class_logits(&site(&b, config, &variables), config, x)?,
     };
     b.sharded_output("features", features, Some(Sharding::replicated(2)));
@@ -73,16 +84,20 @@ fn inputs(b: &Builder, specs: impl IntoIterator<Item = Spec>) -> Variables {
     }))
 }
 
-/// Normalised pictures [B, 3, S, S] to features, f32 [B, dim], in evaluation
-/// form.
+/// Normalised pictures [B, 3, S, S] to features in evaluation form: the model's
+/// own, f32 [B, dim], or those at some places of it, [B, taps * dim].
 pub(super) fn backbone(
     b: &Builder,
     config: &RunConfig,
     variables: &Variables,
+    taps: &[Tap],
     x: Value,
 ) -> Result<Value> {
     let site = site(b, config, variables);
-    let x = models::backbone(&site, &config.model, Trunk::PLAIN, x)?;
+    let x = match taps {
+        [] => models::backbone(&site, &config.model, Trunk::PLAIN, x)?,
+        _ => models::tapped(&site, &config.model, Trunk::PLAIN, taps, x)?,
+    };
     b.convert(x, DType::F32)
 }
 

@@ -28,6 +28,7 @@ fn check(case: &str, batch_norm: bool) {
         panic!("order is [epochs, steps, batch]");
     };
     let probe = Probe {
+        taps: 1,
         rates: BASE.len(),
         classes,
         dim,

@@ -30,19 +30,25 @@ impl Feed {
         })
     }
 
-    pub fn decoded(data: &Arc<Dataset>, config: &RunConfig, protocol: &Protocol) -> Result<Self> {
-        let steps = data.len() as u64 / protocol.batch as u64 * u64::from(protocol.epochs);
+    /// From the first step of epoch `first` on.
+    pub fn decoded(
+        data: &Arc<Dataset>,
+        config: &RunConfig,
+        protocol: &Protocol,
+        first: u32,
+    ) -> Result<Self> {
+        let of_epochs = |epochs: u32| data.len() as u64 / protocol.batch as u64 * u64::from(epochs);
         let loader = LoaderConfig {
             seed: config.seed,
             batch: protocol.batch,
             px: config.model.image_size as u32,
             views: 1,
-            augment: augmentation(config),
+            augment: augmentation(config, protocol.crop_min),
             workers: config.data.worker_count(),
             prefetch: config.data.prefetch,
             corrupt_limit: config.data.corrupt_limit,
             rows: 0..protocol.batch,
-            steps: 0..steps,
+            steps: of_epochs(first)..of_epochs(protocol.epochs),
         };
         let loader = Loader::new(data.clone(), loader)?;
         Ok(Self::Decoded(Box::new(loader)))

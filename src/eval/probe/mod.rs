@@ -1,11 +1,13 @@
 //! The linear probe: a classifier on frozen features, trained at several
-//! learning rates in one pass.
+//! learning rates, and on features of several places of the backbone, in one
+//! pass.
 //!
-//! The rate is chosen on pictures held out of the training set; the test
+//! Rate and place are chosen on pictures held out of the training set; the test
 //! pictures are looked at once, with the classifier chosen. Held-out and test
 //! pictures are not augmented, so their features are made once.
 
 mod feed;
+mod kept;
 mod training;
 
 use std::sync::Arc;
@@ -13,6 +15,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 
+pub use self::kept::Kept;
 use self::training::Training;
 use super::extract::{Extractor, Features, Pictures};
 use super::vote::Tally;
@@ -20,11 +23,12 @@ use crate::bad_input;
 use crate::config::RunConfig;
 use crate::data::{Dataset, Sampler, hold_out};
 use crate::graph::Shape;
+use crate::models::Tap;
 use crate::pjrt::{Buffer, Client, CompileCache};
 use crate::programs::features::Form;
 
-/// Most learning rates in one pass.
-const MOST_RATES: usize = 64;
+/// Most classifiers in one pass.
+const MOST_CLASSIFIERS: usize = 256;
 
 /// What the classifiers are trained on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,20 +44,55 @@ pub enum Mode {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Protocol {
     pub mode: Mode,
+    /// Where features are read, each place with classifiers of its own; nowhere:
+    /// at the backbone's output.
+    pub taps: Vec<Tap>,
+    /// The smallest crop in training, as a share of the picture's area.
+    pub crop_min: f64,
     pub epochs: u32,
     pub batch: usize,
     /// Learning rates for a batch of 256.
     pub base_rates: Vec<f64>,
     /// A batch norm without gain and bias before the classifier.
     pub batch_norm: bool,
-    /// The share of the training pictures on which the rate is chosen. Where
-    /// there is only one, nothing is held out.
+    /// The share of the training pictures on which the classifier is chosen.
+    /// Where there is only one, nothing is held out.
     pub held_out: f64,
 }
 
-/// What one learning rate came to.
+impl Protocol {
+    /// Classifiers that are trained.
+    fn classifiers(&self) -> usize {
+        self.taps.len().max(1) * self.base_rates.len()
+    }
+
+    /// The classifiers before anything is known of them: all rates on the first
+    /// kind of features, then on the next.
+    fn blank(&self) -> Vec<Classifier> {
+        let names: Vec<Option<String>> = match self.taps.is_empty() {
+            true => vec![None],
+            false => self.taps.iter().map(|tap| Some(tap.to_string())).collect(),
+        };
+        let scale = self.batch as f64 / 256.0;
+        let one = |features: &Option<String>, base: f64| Classifier {
+            features: features.clone(),
+            base,
+            peak: base * scale,
+            held_out_top1: None,
+            train_top1: f64::NAN,
+            train_loss: f64::NAN,
+        };
+        let of_all = |name| self.base_rates.iter().map(move |base| one(name, *base));
+        names.iter().flat_map(of_all).collect()
+    }
+}
+
+/// What one classifier came to.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Rate {
+pub struct Classifier {
+    /// Where its features are read; none: at the backbone's output.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub features: Option<String>,
     pub base: f64,
     /// At the first epoch: base * batch / 256.
     pub peak: f64,
@@ -68,10 +107,10 @@ pub struct Rate {
 /// The probe's result.
 #[derive(Clone, Debug)]
 pub struct ProbeResult {
-    pub rates: Vec<Rate>,
-    /// Which of `rates` was chosen.
+    pub classifiers: Vec<Classifier>,
+    /// Which of `classifiers` was chosen.
     pub chosen: usize,
-    /// Of the test pictures, with the classifier of the rate chosen.
+    /// Of the test pictures, with the classifier chosen.
     pub test: Tally,
     /// Pictures trained on, held out, and tested on.
     pub train_pictures: usize,
@@ -107,6 +146,9 @@ impl LinearProbe {
         cache: Option<&CompileCache>,
     ) -> Result<Self> {
         check(protocol)?;
+        for tap in &protocol.taps {
+            tap.check(&config.model)?;
+        }
         for (what, data) in [("training", train), ("test", test)] {
             if !data.is_labelled() {
                 return Err(bad_input!(
@@ -115,7 +157,7 @@ impl LinearProbe {
                 ));
             }
         }
-        let share = match protocol.base_rates.len() {
+        let share = match protocol.classifiers() {
             1 => 0.0,
             _ => protocol.held_out,
         };
@@ -124,11 +166,15 @@ impl LinearProbe {
             let held_out = held_out.as_ref().map_or(0, |data| data.len());
             format!("training on labelled pictures, with {held_out} held out")
         })?;
+        let form = match protocol.taps.is_empty() {
+            true => Form::Plain,
+            false => Form::Taps(protocol.taps.clone()),
+        };
         Ok(Self {
             client: client.clone(),
             config: config.clone(),
             protocol: protocol.clone(),
-            extractor: Extractor::new(client, config, Form::Plain, cache)?,
+            extractor: Extractor::new(client, config, form, cache)?,
             train,
             held_out,
             test: test.clone(),
@@ -142,12 +188,13 @@ impl LinearProbe {
     }
 
     /// Trains, chooses, tests. `backbone` has the state's `base_encoder.*` on
-    /// the client's first device; what else it has is not looked at.
+    /// the client's first device; what else it has is not looked at. With `kept`
+    /// it goes on from the newest epoch there, and keeps each.
     ///
     /// # Errors
-    /// If a variable is missing, too many pictures are corrupt, every rate
-    /// diverged, or the device fails.
-    pub fn run(&self, backbone: &[(&str, &Buffer)]) -> Result<ProbeResult> {
+    /// If a variable is missing, too many pictures are corrupt, every classifier
+    /// diverged, the device fails, or an epoch cannot be kept.
+    pub fn run(&self, backbone: &[(&str, &Buffer)], kept: Option<&Kept>) -> Result<ProbeResult> {
         let held_out = match &self.held_out {
             Some(data) => Some(self.features(backbone, "held-out", data)?),
             None => None,
@@ -157,15 +204,18 @@ impl LinearProbe {
             Mode::Augmented => None,
         };
         let train_pictures = cached.as_ref().map_or(self.train.len(), |f| f.labels.len());
-        let mut training = Training::new(self, cached)?;
-        let mut rates = Vec::new();
-        for epoch in 0..self.protocol.epochs {
-            rates = training.epoch(backbone, epoch, held_out.as_ref())?;
+        let mut training = Training::new(self, cached, kept)?;
+        while training.epochs() < self.protocol.epochs {
+            training.epoch(backbone, held_out.as_ref())?;
+            if let Some(kept) = kept {
+                kept.save(training.state()?)?;
+            }
         }
-        let chosen = choose(&rates)?;
+        let classifiers = training.classifiers().to_vec();
+        let chosen = choose(&classifiers)?;
         let test = self.features(backbone, "test", &self.test)?;
         let predicted = training.predict(&test)?;
-        let rows = predicted.chunks_exact(rates.len());
+        let rows = predicted.chunks_exact(classifiers.len());
         let of_chosen: Vec<u32> = rows.map(|row| row[chosen]).collect();
         let classes = self.test.classes();
         if of_chosen
@@ -177,7 +227,7 @@ impl LinearProbe {
         Ok(ProbeResult {
             chosen,
             test: Tally::of(test.labels.iter().copied().zip(of_chosen), classes),
-            rates,
+            classifiers,
             train_pictures,
             held_out_pictures: held_out.map_or(0, |features| features.labels.len()),
             test_pictures: test.labels.len(),
@@ -210,10 +260,17 @@ impl LinearProbe {
 
 fn check(protocol: &Protocol) -> Result<()> {
     let rates = &protocol.base_rates;
-    if rates.is_empty() || rates.len() > MOST_RATES {
+    let classifiers = protocol.classifiers();
+    if !(1..=MOST_CLASSIFIERS).contains(&classifiers) {
         return Err(bad_input!(
-            "expected 1 to {MOST_RATES} learning rates, found {}",
-            rates.len()
+            "expected 1 to {MOST_CLASSIFIERS} classifiers, found {classifiers}: one for each \
+             learning rate on each of the features"
+        ));
+    }
+    if !(protocol.crop_min > 0.0 && protocol.crop_min <= 1.0) {
+        return Err(bad_input!(
+            "expected a smallest crop above 0 and at most 1, found {}",
+            protocol.crop_min
         ));
     }
     if let Some(rate) = rates
@@ -225,9 +282,9 @@ fn check(protocol: &Protocol) -> Result<()> {
     if protocol.epochs == 0 {
         return Err(bad_input!("expected at least one epoch, found 0"));
     }
-    if rates.len() > 1 && !(protocol.held_out > 0.0 && protocol.held_out < 1.0) {
+    if classifiers > 1 && !(protocol.held_out > 0.0 && protocol.held_out < 1.0) {
         return Err(bad_input!(
-            "the rate is chosen on pictures held out of the training set: expected a share \
+            "the classifier is chosen on pictures held out of the training set: expected a share \
              between 0 and 1 of them, found {}",
             protocol.held_out
         ));
@@ -235,14 +292,14 @@ fn check(protocol: &Protocol) -> Result<()> {
     Ok(())
 }
 
-/// The rate that was best on the held-out pictures, the first of equal ones;
-/// none that diverged.
-fn choose(rates: &[Rate]) -> Result<usize> {
-    let score = |rate: &Rate| rate.held_out_top1.unwrap_or(0.0);
+/// The classifier that was best on the held-out pictures, the first of equal
+/// ones; none that diverged.
+fn choose(all: &[Classifier]) -> Result<usize> {
+    let score = |one: &Classifier| one.held_out_top1.unwrap_or(0.0);
     let mut best: Option<usize> = None;
-    for (at, rate) in rates.iter().enumerate() {
-        let better = best.is_none_or(|best| score(rate) > score(&rates[best]));
-        if rate.train_loss.is_finite() && better {
+    for (at, one) in all.iter().enumerate() {
+        let better = best.is_none_or(|best| score(one) > score(&all[best]));
+        if one.train_loss.is_finite() && better {
             best = Some(at);
         }
     }
@@ -257,8 +314,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_best_rate_is_the_first_of_equal_ones_that_did_not_diverge() {
-        let rate = |held_out_top1, train_loss| Rate {
+    fn the_best_classifier_is_the_first_of_equal_ones_that_did_not_diverge() {
+        let one = |held_out_top1, train_loss| Classifier {
+            features: None,
             base: 1.0,
             peak: 1.0,
             held_out_top1,
@@ -266,17 +324,17 @@ mod tests {
             train_loss,
         };
         let [low, high, gone] = [
-            rate(Some(40.0), 1.0),
-            rate(Some(60.0), 2.0),
-            rate(Some(99.0), f64::NAN),
+            one(Some(40.0), 1.0),
+            one(Some(60.0), 2.0),
+            one(Some(99.0), f64::NAN),
         ];
-        let chosen = |rates: &[&Rate]| {
-            let rates: Vec<Rate> = rates.iter().map(|rate| (*rate).clone()).collect();
-            choose(&rates).ok()
+        let chosen = |all: &[&Classifier]| {
+            let all: Vec<Classifier> = all.iter().map(|one| (*one).clone()).collect();
+            choose(&all).ok()
         };
         assert_eq!(chosen(&[&low, &high, &gone, &high]), Some(1));
         assert_eq!(chosen(&[&gone, &low]), Some(1));
         assert_eq!(chosen(&[&gone, &gone]), None);
-        assert_eq!(chosen(&[&rate(None, 0.3)]), Some(0));
+        assert_eq!(chosen(&[&one(None, 0.3)]), Some(0));
     }
 }

@@ -7,12 +7,15 @@ use anyhow::{Context, Result, bail};
 
 use super::super::extract::Features;
 use super::feed::Feed;
-use super::{LinearProbe, Rate, choose};
+use super::kept::Epochs;
+use super::{Classifier, Kept, LinearProbe, choose};
+use crate::checkpoint::{Dtype, HostTensor};
 use crate::config::ResolvedSchedule;
 use crate::graph::{DType, Input, Shape};
 use crate::pjrt::{Arg, Buffer, CompileOptions, Executable, Pending, Program};
 use crate::programs;
-use crate::programs::probe_step::{self, Probe, Source};
+use crate::programs::HostArray;
+use crate::programs::probe_step::{self, Probe, Source, augmentation};
 
 /// Steps under way on the device.
 const IN_FLIGHT: usize = 2;
@@ -32,23 +35,28 @@ pub(super) struct Training<'a> {
     inputs: Vec<Input>,
     feed: Feed,
     steps_per_epoch: u64,
-    peaks: Vec<f64>,
+    /// Epochs done, and what each classifier has come to then.
+    epochs: u32,
+    classifiers: Vec<Classifier>,
 }
 
 impl<'a> Training<'a> {
-    pub fn new(of: &'a LinearProbe, cached: Option<Features>) -> Result<Self> {
+    /// From the beginning, or from what was kept.
+    pub fn new(of: &'a LinearProbe, cached: Option<Features>, kept: Option<&Kept>) -> Result<Self> {
         let LinearProbe {
             config, protocol, ..
         } = of;
         let probe = Probe {
+            taps: protocol.taps.len().max(1),
             rates: protocol.base_rates.len(),
             classes: of.train.classes().len(),
             dim: config.model.features(),
             batch_norm: protocol.batch_norm,
         };
+        let augment = augmentation(config, protocol.crop_min);
         let source = match cached {
             Some(_) => Source::Features,
-            None => Source::Crops(config),
+            None => Source::Crops(config, &augment, &protocol.taps),
         };
         let mut program = probe_step::build(&probe, protocol.batch, source)?;
         let compile = |program: &programs::Program| -> Result<Executable> {
@@ -63,35 +71,86 @@ impl<'a> Training<'a> {
         };
         let step = compile(&program)?;
         let predict = compile(&probe_step::predict(&probe, QUERIES)?)?;
+        let blank = protocol.blank();
+        let mut state = probe_step::initial_state(&probe, config.seed);
+        let found = match kept {
+            Some(kept) => kept.newest(&blank)?,
+            None => None,
+        };
+        let (epochs, classifiers) = match found {
+            Some(found) => {
+                for array in &mut state {
+                    let same = |tensor: &&HostTensor| {
+                        tensor.name == array.name && tensor.data.len() == array.data.len()
+                    };
+                    let tensor = found.tensors.iter().find(same);
+                    let tensor = tensor.with_context(|| {
+                        format!("the probe's kept state has no {} of this size", array.name)
+                    })?;
+                    array.data.clone_from(&tensor.data);
+                }
+                tracing::info!("goes on after epoch {}", found.epochs);
+                (found.epochs as u32, found.classifiers)
+            }
+            None => (0, blank),
+        };
         let feed = match cached {
             Some(features) => Feed::cached(features, protocol.batch, config.seed)?,
-            None => Feed::decoded(&of.train, config, protocol)?,
+            None => Feed::decoded(&of.train, config, protocol, epochs)?,
         };
-        let scale = protocol.batch as f64 / 256.0;
-        let state = probe_step::initial_state(&probe, config.seed).into_iter();
         Ok(Self {
             of,
             probe,
             step,
             predict,
             state: state
+                .into_iter()
                 .map(|array| of.upload(&array.data, array.shape))
                 .collect::<Result<_>>()?,
             inputs: program.graph.inputs.split_off(program.state),
             steps_per_epoch: feed.steps_per_epoch(),
             feed,
-            peaks: protocol.base_rates.iter().map(|r| r * scale).collect(),
+            epochs,
+            classifiers,
         })
     }
 
-    /// One epoch; what each rate has come to then.
+    /// Epochs done.
+    pub fn epochs(&self) -> u32 {
+        self.epochs
+    }
+
+    /// What each classifier has come to after them.
+    pub fn classifiers(&self) -> &[Classifier] {
+        &self.classifiers
+    }
+
+    /// The state on the host.
+    pub fn state(&self) -> Result<Epochs> {
+        let tensor = |(array, buffer): (HostArray, &Buffer)| {
+            Ok(HostTensor {
+                name: array.name,
+                dtype: Dtype::F32,
+                shape: array.shape.dims().to_vec(),
+                data: buffer.to_host()?,
+            })
+        };
+        let arrays = probe_step::initial_state(&self.probe, self.of.config.seed).into_iter();
+        Ok(Epochs {
+            epochs: self.epochs.into(),
+            tensors: arrays.zip(&self.state).map(tensor).collect::<Result<_>>()?,
+            classifiers: self.classifiers.clone(),
+        })
+    }
+
+    /// One epoch more.
     pub fn epoch(
         &mut self,
         backbone: &[(&str, &Buffer)],
-        epoch: u32,
         held_out: Option<&Features>,
-    ) -> Result<Vec<Rate>> {
+    ) -> Result<()> {
         let of = self.of;
+        let epoch = self.epochs;
         let epochs = of.protocol.epochs;
         let schedule = ResolvedSchedule {
             total_steps: epochs.into(),
@@ -108,14 +167,12 @@ impl<'a> Training<'a> {
             found.with_context(|| format!("the state has no variable {}", input.name))
         };
         let frozen: Vec<&Buffer> = frozen.iter().map(find).collect::<Result<_>>()?;
-        let lr = self
-            .peaks
-            .iter()
-            .map(|peak| schedule.lr(*peak, epoch.into()) as f32);
+        let of_rate = self.classifiers[..self.probe.rates].iter();
+        let lr = of_rate.map(|one| schedule.lr(one.peak, epoch.into()) as f32);
         let lr: Vec<u8> = lr.flat_map(f32::to_le_bytes).collect();
         let lr = of.upload(&lr, lr_input.value.shape)?;
 
-        let mut means = Means::new(self.probe.rates);
+        let mut means = Means::new(self.probe.classifiers());
         let mut under_way: VecDeque<Pending> = VecDeque::new();
         let mut last_news = Instant::now();
         for step in 0..self.steps_per_epoch {
@@ -146,17 +203,19 @@ impl<'a> Training<'a> {
         let held_out = held_out
             .map(|held_out| self.accuracies(held_out))
             .transpose()?;
-        let rates = means.rates(&of.protocol.base_rates, &self.peaks, held_out.as_deref());
-        tracing::info!("epoch {} of {epochs}: {}", epoch + 1, in_words(&rates));
-        Ok(rates)
+        means.tell(&mut self.classifiers, held_out.as_deref());
+        self.epochs += 1;
+        let best = in_words(&self.classifiers);
+        tracing::info!("epoch {} of {epochs}: {best}", self.epochs);
+        Ok(())
     }
 
-    /// For each rate, the percentage that its classifier is right about.
+    /// For each classifier, the percentage that it is right about.
     fn accuracies(&self, features: &Features) -> Result<Vec<f64>> {
         let predicted = self.predict(features)?;
-        let rates = self.probe.rates;
-        let mut right = vec![0usize; rates];
-        for (row, actual) in predicted.chunks_exact(rates).zip(&features.labels) {
+        let classifiers = self.probe.classifiers();
+        let mut right = vec![0usize; classifiers];
+        for (row, actual) in predicted.chunks_exact(classifiers).zip(&features.labels) {
             for (count, class) in right.iter_mut().zip(row) {
                 *count += usize::from(class == actual);
             }
@@ -165,14 +224,15 @@ impl<'a> Training<'a> {
         Ok(right.into_iter().map(percent).collect())
     }
 
-    /// The classes that the classifiers say, one for each rate, picture by
+    /// The classes that the classifiers say, one for each of them, picture by
     /// picture.
     pub fn predict(&self, features: &Features) -> Result<Vec<u32>> {
         let of = self.of;
         let width = 4 * features.dim;
         let shape = Shape::new(DType::F32, &[QUERIES, features.dim]);
         let variables = &self.state[..self.probe.specs().len()];
-        let mut predicted = Vec::with_capacity(features.labels.len() * self.probe.rates);
+        let classifiers = self.probe.classifiers();
+        let mut predicted = Vec::with_capacity(features.labels.len() * classifiers);
         for chunk in features.bytes.chunks(QUERIES * width) {
             let mut padded = chunk.to_vec();
             padded.resize(QUERIES * width, 0);
@@ -180,7 +240,7 @@ impl<'a> Training<'a> {
             let arguments = variables.iter().chain([&queries]).map(Arg::Borrow);
             let run = self.predict.execute(vec![arguments.collect()])?;
             let bytes = run.buffers[0][0].to_host()?;
-            let count = chunk.len() / width * self.probe.rates;
+            let count = chunk.len() / width * classifiers;
             let words = bytes.as_chunks().0.iter().take(count);
             predicted.extend(words.map(|word| u32::from_le_bytes(*word)));
         }
@@ -195,9 +255,9 @@ struct Means {
 }
 
 impl Means {
-    fn new(rates: usize) -> Self {
+    fn new(classifiers: usize) -> Self {
         Self {
-            sums: vec![0.0; 2 * rates],
+            sums: vec![0.0; 2 * classifiers],
             steps: 0.0,
         }
     }
@@ -214,33 +274,33 @@ impl Means {
         Ok(())
     }
 
-    fn rates(&self, base: &[f64], peaks: &[f64], held_out: Option<&[f64]>) -> Vec<Rate> {
-        let (losses, right) = self.sums.split_at(base.len());
-        let rate = |at: usize| Rate {
-            base: base[at],
-            peak: peaks[at],
-            held_out_top1: held_out.map(|all| all[at]),
-            train_top1: right[at] / self.steps,
-            train_loss: losses[at] / self.steps,
-        };
-        (0..base.len()).map(rate).collect()
+    /// What each classifier has come to.
+    fn tell(&self, classifiers: &mut [Classifier], held_out: Option<&[f64]>) {
+        let (losses, right) = self.sums.split_at(classifiers.len());
+        for (at, one) in classifiers.iter_mut().enumerate() {
+            one.held_out_top1 = held_out.map(|all| all[at]);
+            one.train_top1 = right[at] / self.steps;
+            one.train_loss = losses[at] / self.steps;
+        }
     }
 }
 
-/// The best of the rates so far.
-fn in_words(rates: &[Rate]) -> String {
-    let Ok(best) = choose(rates) else {
-        return "all learning rates have diverged".into();
+/// The best classifier so far.
+fn in_words(all: &[Classifier]) -> String {
+    let Ok(best) = choose(all) else {
+        return "all classifiers have diverged".into();
     };
-    let best = &rates[best];
+    let best = &all[best];
+    let place = best.features.as_ref().map(|name| format!("{name}, "));
+    let place = place.unwrap_or_default();
     let mut text = format!(
-        "base lr {}: loss {:.3}, {:.2}% of the training pictures",
+        "{place}base lr {}: loss {:.3}, {:.2}% of the training pictures",
         best.base, best.train_loss, best.train_top1
     );
     if let Some(held_out) = best.held_out_top1 {
         text += &format!(
             ", {held_out:.2}% of the held-out ones (the best of {})",
-            rates.len()
+            all.len()
         );
     }
     text
