@@ -10,6 +10,7 @@ pub mod error;
 pub mod eval;
 pub mod graph;
 mod hash;
+pub mod ledger;
 pub mod methods;
 pub mod models;
 pub mod monitor;

@@ -20,6 +20,7 @@ pub mod plan;
 mod plugins;
 mod probe;
 mod report;
+mod reproduce;
 mod status;
 mod table;
 mod target;
@@ -65,6 +66,7 @@ enum Command {
     Convert(convert::Args),
     Status(status::Args),
     Report(report::Args),
+    Reproduce(reproduce::Args),
     Watch(watch::Args),
     Configs(configs::Args),
     /// Lists, installs and checks PJRT plugins.
@@ -113,6 +115,7 @@ fn run(command: Command) -> Result<()> {
         Command::Convert(args) => convert::run(args),
         Command::Status(args) => status::run(&args),
         Command::Report(args) => report::run(&args),
+        Command::Reproduce(args) => reproduce::run(args),
         Command::Watch(args) => watch::run(&args),
         Command::Configs(args) => configs::run(args),
         Command::Plugins(args) => plugins::run(args),

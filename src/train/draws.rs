@@ -31,17 +31,20 @@ pub fn mix(s: &Supervised, seed: u64, step: u32, side: usize) -> [f32; MIX] {
         return [share, 0.0, 0.0, 0.0, 0.0, share];
     }
     let share = beta(&mut stream, s.cutmix);
-    let cut = (side as f64 * (1.0 - share).sqrt()) as i64;
-    let side = side as i64;
-    let mut span = || {
-        let centre = i64::from(stream.below(side as u32));
-        [centre - cut / 2, centre + cut / 2].map(|edge| edge.clamp(0, side))
-    };
-    let [[top, bottom], [left, right]] = [span(), span()];
-    // What is left after the picture's border has cut the rectangle.
+    let centre = [0, 1].map(|_| stream.below(side as u32) as usize);
+    let (edges, share) = cut(side, share, centre);
+    let [top, bottom, left, right] = edges.map(|edge| edge as f32);
+    [1.0, top, bottom, left, right, share as f32]
+}
+
+/// CutMix's rectangle (Yun et al. 2019): top, bottom, left, right; and the share
+/// of the picture that is left after its border has cut the rectangle.
+fn cut(side: usize, share: f64, centre: [usize; 2]) -> ([usize; 4], f64) {
+    let half = (side as f64 * (1.0 - share).sqrt()) as usize / 2;
+    let span = |centre: usize| [centre.saturating_sub(half), (centre + half).min(side)];
+    let [[top, bottom], [left, right]] = centre.map(span);
     let area = ((bottom - top) * (right - left)) as f64 / (side * side) as f64;
-    let [top, bottom, left, right] = [top, bottom, left, right].map(|edge| edge as f32);
-    [1.0, top, bottom, left, right, (1.0 - area) as f32]
+    ([top, bottom, left, right], 1.0 - area)
 }
 
 /// A draw of Beta(alpha, alpha), by Jöhnk's algorithm (1964).
@@ -95,17 +98,25 @@ pub fn erase(config: &RunConfig, epoch: u32, ids: &[u32]) -> Vec<f32> {
 
 fn rectangle(stream: &mut Stream, side: usize) -> [usize; 4] {
     for _ in 0..TRIES {
-        let area = stream.range(ERASED[0], ERASED[1]) * (side * side) as f64;
-        let ratio = stream.range(RATIO.ln(), -RATIO.ln()).exp();
-        let height = (area * ratio).sqrt().round() as usize;
-        let width = (area / ratio).sqrt().round() as usize;
-        if height < side && width < side {
+        let share = stream.range(ERASED[0], ERASED[1]);
+        let log_ratio = stream.range(RATIO.ln(), -RATIO.ln());
+        if let Some([height, width]) = erased(side, share, log_ratio) {
             let top = stream.below((side - height + 1) as u32) as usize;
             let left = stream.below((side - width + 1) as u32) as usize;
             return [top, top + height, left, left + width];
         }
     }
     [0; 4]
+}
+
+/// Height and width of an erased rectangle (Zhong et al. 2020), by its share of
+/// the picture's area and the logarithm of height over width; none if it does not
+/// fit.
+fn erased(side: usize, share: f64, log_ratio: f64) -> Option<[usize; 2]> {
+    let area = share * (side * side) as f64;
+    let ratio = log_ratio.exp();
+    let sides = [area * ratio, area / ratio].map(|square| square.sqrt().round() as usize);
+    sides.iter().all(|length| *length < side).then_some(sides)
 }
 
 #[cfg(test)]
@@ -137,6 +148,44 @@ mod tests {
                 (variance / expected - 1.0).abs() < 0.05,
                 "{alpha}: {variance}"
             );
+        }
+    }
+
+    /// Those of CutMix are torchvision's, the erased ones timm's, the draws given.
+    #[test]
+    fn rectangles_are_those_of_the_public_libraries() {
+        let path = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/tests/fixtures/parity/rectangles.json"
+        );
+        let cases: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+        let numbers = |value: &serde_json::Value| -> Vec<usize> {
+            let all = value.as_array().unwrap().iter();
+            all.map(|x| x.as_u64().unwrap() as usize).collect()
+        };
+        let cuts = cases["cut"].as_array().unwrap();
+        assert!(cuts.len() > 4);
+        for case in cuts {
+            let centre: [usize; 2] = numbers(&case["centre"]).try_into().unwrap();
+            let side = case["side"].as_u64().unwrap() as usize;
+            let (found, left) = cut(side, case["share"].as_f64().unwrap(), centre);
+            assert_eq!(found[..], numbers(&case["box"]), "{case}");
+            assert!(
+                (left - case["left"].as_f64().unwrap()).abs() < 1e-12,
+                "{case}"
+            );
+        }
+        let all = cases["erased"].as_array().unwrap();
+        assert!(all.len() > 4 && all.iter().any(|case| case["box"].is_null()));
+        for case in all {
+            let [share, log_ratio] = ["area", "log_ratio"].map(|key| case[key].as_f64().unwrap());
+            let found = erased(case["side"].as_u64().unwrap() as usize, share, log_ratio);
+            let wanted = case["box"].as_array().map(|_| {
+                let edges = numbers(&case["box"]);
+                [edges[1] - edges[0], edges[3] - edges[2]]
+            });
+            assert_eq!(found, wanted, "{case}");
         }
     }
 

@@ -94,6 +94,8 @@ pub const MODULES: &[Module] = &[
             "data",
             "error",
             "graph",
+            // Where features are read.
+            "models::Tap",
             "pjrt",
             "programs",
             "report",
@@ -130,6 +132,7 @@ pub const MODULES: &[Module] = &[
             "programs",
         ],
     ),
+    with_io("ledger", &["checkpoint", "data", "error", "report"]),
     with_io("train", &["*"]),
     with_io("cli", &["*"]),
 ];

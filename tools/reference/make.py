@@ -29,6 +29,7 @@ import optim
 import optim_torch
 import probe_torch
 import rand_augment
+import rectangles
 import training
 
 MAKERS = {
@@ -49,6 +50,7 @@ MAKERS = {
     "augment": augment.build,
     "finetune": finetune_torch.build,
     "rand_augment": rand_augment.build,
+    "rectangles": rectangles.build,
 }
 
 
@@ -66,8 +68,8 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     for name in args.names or MAKERS:
         made = MAKERS[name]()
-        if name == "schedules":
-            path = args.out / "schedules.json"
+        if name in ("schedules", "rectangles"):
+            path = args.out / f"{name}.json"
             path.write_text(json.dumps(made) + "\n")
         else:
             path = args.out / f"{name}.safetensors"
