@@ -181,9 +181,72 @@ fn rows_are_in_the_order_of_the_pictures_with_or_without_labels() {
             .map(|(a, b)| (a - b).abs());
         assert!(apart.fold(0.0, f64::max) < 1e-4);
     }
-    let parquet = ["--data", "synthetic", "--out", "a.parquet"];
+    let text = ["--data", "synthetic", "--out", "a.txt"];
     refused(
-        &run("features", run_dir.root(), &parquet),
-        ".safetensors or .npy",
+        &run("features", run_dir.root(), &text),
+        "ends in .safetensors, .npy or .parquet",
     );
+    parquet(run_dir.root(), &list, &rows);
+}
+
+#[cfg(not(feature = "parquet"))]
+fn parquet(run_dir: &Path, _: &Path, _: &[f64]) {
+    let arguments = ["--data", "synthetic", "--out", "a.parquet"];
+    refused(
+        &run("features", run_dir, &arguments),
+        "built without Parquet",
+    );
+}
+
+/// The same rows in a Parquet file, read record by record.
+#[cfg(feature = "parquet")]
+fn parquet(run_dir: &Path, list: &Path, expected: &[f64]) {
+    use parquet::file::reader::{FileReader, SerializedFileReader};
+    use parquet::record::{Field, RowAccessor};
+
+    let out = list.with_extension("parquet");
+    let arguments = [
+        "--data",
+        list.to_str().unwrap(),
+        "--out",
+        out.to_str().unwrap(),
+    ];
+    assert!(run("features", run_dir, &arguments).status.success());
+    let file = SerializedFileReader::new(std::fs::File::open(&out).unwrap()).unwrap();
+    let notes = file
+        .metadata()
+        .file_metadata()
+        .key_value_metadata()
+        .unwrap();
+    let protocol = notes.iter().find(|note| note.key == "protocol").unwrap();
+    let protocol: Json = serde_json::from_str(protocol.value.as_ref().unwrap()).unwrap();
+    assert_eq!(protocol["data"]["pictures"], 4);
+    let (mut told, mut features) = (Vec::new(), Vec::new());
+    for row in file.get_row_iter(None).unwrap() {
+        let row = row.unwrap();
+        let fields: Vec<Field> = row
+            .get_column_iter()
+            .map(|(_, field)| field.clone())
+            .collect();
+        told.push(
+            fields[..3]
+                .iter()
+                .map(Field::to_string)
+                .collect::<Vec<_>>()
+                .join(" "),
+        );
+        let list = row.get_list(3).unwrap().elements();
+        features.extend(list.iter().map(|field| match field {
+            Field::Float(x) => f64::from(*x),
+            other => panic!("{other}"),
+        }));
+    }
+    let expected_words = [
+        "\"z.png\" 1 \"dog\"",
+        "\"a, b.png\" null null",
+        "\"m.png\" 0 \"cat\"",
+        "\"z.png\" 1 \"dog\"",
+    ];
+    assert_eq!(told, expected_words);
+    assert_eq!(features, expected);
 }

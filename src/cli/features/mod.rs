@@ -1,5 +1,8 @@
 //! `xla-moco features`.
 
+#[cfg(feature = "parquet")]
+mod parquet;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,7 +31,8 @@ use crate::train::{self, Places};
 ///
 /// FILE.safetensors has f32 `features`, i32 `labels` (-1: none) and `names`, a
 /// JSON list as bytes. FILE.npy has the features; FILE.csv beside it names and
-/// labels, and FILE.json the protocol.
+/// labels, and FILE.json the protocol. FILE.parquet has a row for each picture:
+/// name, label, class and the list of its features.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Examples:
   xla-moco features --checkpoint runs/quickstart --data pictures --out pictures.safetensors
@@ -46,7 +50,7 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t = Split::All)]
     pub split: Split,
 
-    /// File to write: .safetensors or .npy
+    /// File to write: .safetensors, .npy or .parquet
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
 
@@ -73,6 +77,8 @@ pub enum Split {
 enum Format {
     Safetensors,
     Npy,
+    #[cfg(feature = "parquet")]
+    Parquet,
 }
 
 impl Format {
@@ -80,8 +86,17 @@ impl Format {
         match path.extension().and_then(|end| end.to_str()) {
             Some("safetensors") => Ok(Self::Safetensors),
             Some("npy") => Ok(Self::Npy),
+            #[cfg(feature = "parquet")]
+            Some("parquet") => Ok(Self::Parquet),
+            #[cfg(not(feature = "parquet"))]
+            Some("parquet") => Err(bad_input!(
+                "--out {}: this program was built without Parquet; build it with `--features \
+                 parquet` (or `full`), or take .safetensors or .npy",
+                path.display()
+            )),
             _ => Err(bad_input!(
-                "--out {} tells no format; expected a name that ends in .safetensors or .npy",
+                "--out {} tells no format; expected a name that ends in .safetensors, .npy or \
+                 .parquet",
                 path.display()
             )),
         }
@@ -133,6 +148,8 @@ pub fn run(args: Args) -> Result<()> {
     match format {
         Format::Safetensors => write_safetensors(&args.out, table, data.classes(), &report)?,
         Format::Npy => write_npy(&args.out, &table, data.classes(), &report)?,
+        #[cfg(feature = "parquet")]
+        Format::Parquet => write_parquet(&args.out, &table, data.classes(), &report)?,
     }
     match args.json {
         true => print(&format!("{report}\n")),
@@ -185,11 +202,23 @@ fn write_safetensors(path: &Path, table: Table, classes: &[String], report: &Jso
         tensor("labels", Dtype::I32, vec![rows], labels.collect()),
         tensor("names", Dtype::U8, vec![names.len()], names),
     ];
-    let notes = [
+    safetensors_file::write(path, &tensors, &notes(classes, report))
+}
+
+/// What a file says of itself.
+fn notes(classes: &[String], report: &Json) -> [(&'static str, String); 2] {
+    [
         ("protocol", report.to_string()),
         ("classes", json!(classes).to_string()),
-    ];
-    safetensors_file::write(path, &tensors, &notes)
+    ]
+}
+
+#[cfg(feature = "parquet")]
+fn write_parquet(path: &Path, table: &Table, classes: &[String], report: &Json) -> Result<()> {
+    let notes = notes(classes, report);
+    atomic::replace(path, |file| {
+        parquet::write(file, table, classes, &notes).map_err(std::io::Error::other)
+    })
 }
 
 /// The format's version 1.0 (numpy.lib.format), and what it has no place for.
@@ -257,7 +286,8 @@ mod tests {
         for (name, fits) in [
             ("a.npy", true),
             ("b.safetensors", true),
-            ("a.parquet", false),
+            ("a.parquet", cfg!(feature = "parquet")),
+            ("a.csv", false),
         ] {
             assert_eq!(Format::of(Path::new(name)).is_ok(), fits, "{name}");
         }
