@@ -4,7 +4,7 @@
 //! paper). The detectors read what each step wrote to `metrics.jsonl`, give
 //! [`Finding`]s in plain words, and end in one [`Verdict`]. They keep nothing
 //! that is not in those lines: a resume feeds them the lines again. Pure: no
-//! file, no clock. docs/health.md has thresholds and sources.
+//! file, no clock. docs/monitors.md has thresholds and sources.
 
 mod dips;
 mod series;

@@ -1,5 +1,5 @@
 //! What a step tells of its own health, beside loss and kNN: gradient norms by
-//! layer, and how far features spread. docs/health.md says what is healthy.
+//! layer, and how far features spread. docs/monitors.md says what is healthy.
 
 use super::knn_queue::Queue;
 use crate::graph::builder::function;
