@@ -117,6 +117,23 @@ fn a_run_is_fine_tuned_with_the_whole_recipe_and_resumes_to_the_same_bits() {
 
     passes(&finetune(&pre, &broken, &["--steps", "4"]));
     assert_eq!(state(&broken, 4), state(&whole, 4));
+    // Not with other weights: the checkpoint of another step.
+    let other = pre.join("checkpoints/step-00000002");
+    passes(&[
+        "train",
+        "--config",
+        path(&pre.join("config.json")),
+        "--steps",
+        "2",
+        "--out",
+        path(&folder.path().join("other")),
+    ]);
+    std::fs::rename(
+        folder.path().join("other/checkpoints/step-00000002"),
+        &other,
+    )
+    .unwrap();
+    refused(&finetune(&other, &broken, &[]), "(SHA-256");
     passes(&finetune(&pre, &broken, &[]));
     assert_eq!(state(&broken, 8), state(&whole, 8));
 }

@@ -7,13 +7,17 @@ use anyhow::{Context, Result};
 use serde_json::{Value as Json, json};
 
 use crate::bad_input;
-use crate::checkpoint::HostTensor;
+use crate::checkpoint::{HostTensor, RunDir};
 use crate::config::{Position, RunConfig};
 use crate::convert::{self, Hints, Weights, resample};
 use crate::methods::starts_as;
 use crate::models;
 use crate::nn::{Role, materialise};
 use crate::programs::HostArray;
+use crate::report::read_events;
+
+/// The event that says from which weights a run began.
+pub const KIND: &str = "continue_from";
 
 /// Weights that fit the configuration's backbone.
 pub struct Start {
@@ -132,6 +136,47 @@ impl Start {
         });
         Ok((message, evidence))
     }
+}
+
+/// Refuses to go on with a run that began from other weights than those that are
+/// named now. Where a host's records do not say, as on a new machine, it takes
+/// their word.
+///
+/// # Errors
+/// [`bad_input!`] with both; for weights that cannot be read.
+pub fn same_as_begun(path: &Path, config: &RunConfig, run: &RunDir) -> Result<()> {
+    let events = read_events(run)?;
+    let told = |kind: &str| events.iter().rfind(|event| event.kind == kind);
+    let Some(begun) = told(KIND) else {
+        return match told("started") {
+            Some(_) => Err(bad_input!(
+                "{} began without weights, and --continue-from names {}: leave it away to go on, \
+                 or begin another run with --out",
+                run.root().display(),
+                path.display()
+            )),
+            None => Ok(()),
+        };
+    };
+    let word = |key: &str| {
+        begun
+            .evidence
+            .get(key)
+            .and_then(Json::as_str)
+            .unwrap_or("unknown")
+    };
+    let (now, before) = (Start::read(path, config)?, word("sha256"));
+    if now.sha256() != before {
+        return Err(bad_input!(
+            "{} began from {} (SHA-256 {before:.12}), and --continue-from names {} (SHA-256 \
+             {:.12}): give those weights again, or begin another run with --out",
+            run.root().display(),
+            word("path"),
+            path.display(),
+            now.sha256()
+        ));
+    }
+    Ok(())
 }
 
 fn fits(given: &BTreeMap<String, &HostTensor>, array: &HostArray) -> bool {

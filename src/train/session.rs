@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
 use super::Options;
-use super::continue_from::Start;
+use super::continue_from::{self, Start};
 use super::devices::Devices;
 use super::folder::Folder;
 use super::gather::Gather;
@@ -77,7 +77,11 @@ impl Session {
 
         let start = match &options.continue_from {
             Some(path) if folder.resume_step().is_none() => Some(Start::read(path, config)?),
-            _ => None,
+            Some(path) => {
+                continue_from::same_as_begun(path, config, &folder.run)?;
+                None
+            }
+            None => None,
         };
         let step_of_run = TrainStep::of_run(config, pictures.training_set());
         pictures.check_classes(config)?;
@@ -150,7 +154,7 @@ impl Session {
                 let mut initial = train_step::initial_state(&step_of_run);
                 if let Some(start) = &start {
                     let (message, evidence) = start.put(config, &mut initial)?;
-                    records.tell(0, "continue_from", Severity::Info, &message, evidence)?;
+                    records.tell(0, continue_from::KIND, Severity::Info, &message, evidence)?;
                 }
                 initial
             }
