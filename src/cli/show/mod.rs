@@ -148,7 +148,7 @@ pub fn run(args: &Args) -> Result<()> {
     };
     let bytes = show::write(&show, &out)
         .with_context(|| format!("cannot make the page {}", out.display()))?;
-    report["path"] = json!(out);
+    report["path"] = json!(out.to_string_lossy());
     report["bytes"] = json!(bytes);
     match args.json {
         true => print(&format!("{report}\n")),
@@ -259,7 +259,10 @@ fn protocol(report: &Json, args: &Args) -> Result<Vec<(String, String)>> {
             format!("step {step}, the run's seed {}", report["pairs"]["seed"]),
         );
     }
-    let command: Vec<String> = std::env::args().skip(1).map(quoted).collect();
+    let command: Vec<String> = std::env::args_os()
+        .skip(1)
+        .map(|word| quoted(&word.to_string_lossy()))
+        .collect();
     add("command", format!("xla-moco {}", command.join(" ")));
     add(
         "written by",
@@ -269,10 +272,10 @@ fn protocol(report: &Json, args: &Args) -> Result<Vec<(String, String)>> {
 }
 
 /// A word as a shell takes it.
-fn quoted(word: String) -> String {
+fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./,:=+@%".contains(c);
     match !word.is_empty() && word.chars().all(plain) {
-        true => word,
+        true => word.to_owned(),
         false => format!("'{}'", word.replace('\'', "'\\''")),
     }
 }
@@ -306,7 +309,7 @@ mod tests {
             ("it's", "'it'\\''s'"),
             ("", "''"),
         ] {
-            assert_eq!(quoted(word.into()), expected);
+            assert_eq!(quoted(word), expected);
         }
     }
 }
