@@ -56,6 +56,8 @@ pub enum Purpose {
     RandAugment = 10,
     /// What is in erased rectangles, drawn on the device; item = (row, step).
     Noise = 11,
+    /// Pictures that are shown; item = what for.
+    Show = 12,
 }
 
 /// A sequence of draws for one (seed, purpose, item): cheap to make, never

@@ -70,7 +70,7 @@ impl Subject {
     pub fn open(args: &EvalArgs) -> Result<Self> {
         let sets = args.sets()?;
         Self::of(&args.checkpoint, &args.set, |config| {
-            let one = |(data, test): &(_, _)| open(config, *data, *test);
+            let one = |(data, test): &(_, _)| open(config, *data, *test, Labels::Needed);
             sets.iter().map(one).collect()
         })
     }
@@ -280,9 +280,24 @@ pub(super) struct Sets {
     pub test_name: String,
 }
 
+/// Whether pictures without labels will do.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Labels {
+    Needed,
+    Optional,
+}
+
 /// Opens the pictures. With --data and --test each is all that is
 /// there; what is not given belongs to the other, or to the run.
-fn open(config: &RunConfig, data: Option<&String>, test: Option<&String>) -> Result<Sets> {
+///
+/// # Errors
+/// [`bad_input!`] for pictures that cannot be used.
+pub(super) fn open(
+    config: &RunConfig,
+    data: Option<&String>,
+    test: Option<&String>,
+    labels: Labels,
+) -> Result<Sets> {
     let at = |path: &str| train::at(&config.data, path);
     let Places {
         train: train_at,
@@ -298,7 +313,7 @@ fn open(config: &RunConfig, data: Option<&String>, test: Option<&String>) -> Res
         (Some(_), Some(_)) => Dataset::open(&train_at)?,
         _ => Dataset::open_train(&train_at)?,
     };
-    if !train.is_labelled() {
+    if !train.is_labelled() && labels == Labels::Needed {
         return Err(bad_input!(
             "{} has no labels, and only labelled pictures can tell classes: give --data a folder \
              of class folders, labelled tar files or CIFAR's files, and --test the like",
@@ -309,8 +324,10 @@ fn open(config: &RunConfig, data: Option<&String>, test: Option<&String>) -> Res
     let (test, test_name) = match test.or(of_run) {
         Some(path) => {
             let mut test = Dataset::open(&at(path))?;
-            test.align_labels(train.classes())
-                .with_context(|| format!("{path} against {}", train_at.path))?;
+            if train.is_labelled() {
+                test.align_labels(train.classes())
+                    .with_context(|| format!("{path} against {}", train_at.path))?;
+            }
             (test, path.clone())
         }
         None => {

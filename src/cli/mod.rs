@@ -21,6 +21,7 @@ mod plugins;
 mod probe;
 mod report;
 mod reproduce;
+mod show;
 mod status;
 mod table;
 mod target;
@@ -63,6 +64,7 @@ enum Command {
     Probe(probe::Args),
     Features(features::Args),
     Finetune(finetune::Args),
+    Show(show::Args),
     Convert(convert::Args),
     Status(status::Args),
     Report(report::Args),
@@ -112,6 +114,7 @@ fn run(command: Command) -> Result<()> {
         Command::Probe(args) => probe::run(args),
         Command::Features(args) => features::run(args),
         Command::Finetune(args) => finetune::run(args),
+        Command::Show(args) => show::run(&args),
         Command::Convert(args) => convert::run(args),
         Command::Status(args) => status::run(&args),
         Command::Report(args) => report::run(&args),

@@ -104,6 +104,37 @@ fn draw_jitter(config: &Augment, stream: &mut Stream, row: &mut [f32; COLUMNS]) 
     }
 }
 
+/// What a row does, in words, in its order.
+///
+/// # Panics
+/// If it has less than [`COLUMNS`] values.
+pub fn words(row: &[f32]) -> Vec<String> {
+    let blends = |first: usize| {
+        let slots = row[BLEND..].chunks(3).skip(first).take(SLOTS_EACH_SIDE);
+        slots.filter_map(|slot| {
+            let name = match slot {
+                [1.0, 0.0, 0.0] => return None,
+                [_, 0.0, 0.0] => "brightness",
+                [_, 0.0, _] => "contrast",
+                _ => "saturation",
+            };
+            Some(format!("{name} × {:.2}", slot[0]))
+        })
+    };
+    let set = |column: usize, text: String| (row[column] != 0.0).then_some(text);
+    let rest = [
+        set(GRAY, "greyscale".into()),
+        set(SIGMA, format!("blur, sigma {:.2} pixels", row[SIGMA])),
+        set(SOLARIZE, "solarized".into()),
+        set(FLIP, "flipped".into()),
+    ];
+    blends(0)
+        .chain(set(HUE, format!("hue {:+.3} turns", row[HUE])))
+        .chain(blends(SLOTS_EACH_SIDE))
+        .chain(rest.into_iter().flatten())
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -196,6 +227,30 @@ mod tests {
         let mut expected = [0.0; COLUMNS];
         (0..6).for_each(|slot| expected[BLEND + 3 * slot] = 1.0);
         assert!(rows(&config, 1, 50).iter().all(|row| *row == expected));
+    }
+
+    #[test]
+    fn a_row_is_told_in_its_order() {
+        let mut row = [0.0; COLUMNS];
+        (0..6).for_each(|slot| row[BLEND + 3 * slot] = 1.0);
+        assert!(words(&row).is_empty());
+        row[BLEND..BLEND + 3].copy_from_slice(&[0.75, 1.0, 0.0]);
+        row[BLEND + 9..BLEND + 15].copy_from_slice(&[1.25, 0.0, 0.0, 1.5, 0.0, 1.0]);
+        (row[HUE], row[FLIP], row[SIGMA]) = (-0.05, 1.0, 1.5);
+        let told = [
+            "saturation × 0.75",
+            "hue -0.050 turns",
+            "brightness × 1.25",
+            "contrast × 1.50",
+            "blur, sigma 1.50 pixels",
+            "flipped",
+        ];
+        assert_eq!(words(&row), told);
+        (row[GRAY], row[SOLARIZE]) = (1.0, 1.0);
+        assert_eq!(
+            words(&row)[4..],
+            ["greyscale", told[4], "solarized", "flipped"]
+        );
     }
 
     #[test]

@@ -26,7 +26,7 @@ pub struct EvalBatch {
     pub pictures: Vec<u8>,
 }
 
-/// Batches in the order of the ids. Corrupt pictures are left out.
+/// Batches in the order of the ids that were asked for. Corrupt pictures are left out.
 pub struct EvalBatches {
     data: Arc<Dataset>,
     px: u32,
@@ -50,6 +50,24 @@ pub fn eval_batches(
     limit: Option<usize>,
     workers: usize,
 ) -> Result<EvalBatches> {
+    let ids = choose(data.len() as u32, limit);
+    eval_batches_of(data, ids, px, batch, workers)
+}
+
+/// [`eval_batches`] of the pictures with these ids, in their order.
+///
+/// # Errors
+/// As [`eval_batches`]; [`bad_input!`] for an id that is not in the data.
+pub fn eval_batches_of(
+    data: &Arc<Dataset>,
+    ids: Vec<u32>,
+    px: u32,
+    batch: usize,
+    workers: usize,
+) -> Result<EvalBatches> {
+    if let Some(id) = ids.iter().find(|id| **id as usize >= data.len()) {
+        return Err(bad_input!("there is no picture {id} of {}", data.len()));
+    }
     if batch == 0 || px == 0 {
         return Err(bad_input!(
             "expected a batch and a picture of at least 1, found {batch} and {px} px"
@@ -74,7 +92,7 @@ pub fn eval_batches(
     Ok(EvalBatches {
         px,
         batch,
-        ids: choose(data.len() as u32, limit).into_iter(),
+        ids: ids.into_iter(),
         pool,
         corrupt: CorruptLog::new(data.len(), CORRUPT_LIMIT),
         failed: false,

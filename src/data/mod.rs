@@ -32,7 +32,7 @@ mod subset;
 pub use corrupt::{Corrupt, CorruptLog};
 pub use dataset::{DataSpec, Dataset};
 pub use decode::Picture;
-pub use eval::{EvalBatch, EvalBatches, eval_batches};
+pub use eval::{EvalBatch, EvalBatches, eval_batches, eval_batches_of};
 pub use loader::{Batch, Loader, LoaderConfig};
 pub use pool::Pool;
 pub use sampler::Sampler;

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use anyhow::{Context, Result, anyhow};
 
 use crate::config::RunConfig;
-use crate::data::{Dataset, EvalBatch, eval_batches};
+use crate::data::{Dataset, EvalBatch, EvalBatches, eval_batches, eval_batches_of};
 use crate::graph::{DType, Shape};
 use crate::pjrt::{
     Arg, Buffer, Client, CompileCache, CompileOptions, Executable, Pending, Program,
@@ -22,13 +22,20 @@ fn batch_size(tokens: usize) -> usize {
     1 << fitting.ilog2()
 }
 
-/// The pictures of a data set, or so many drawn from them, as the
-/// features program takes them.
+/// The pictures of a data set, or some of them, as the features program takes
+/// them.
 pub struct Pictures {
     pub(super) data: Arc<Dataset>,
-    limit: Option<usize>,
+    which: Which,
     workers: usize,
     kept: Option<OnceLock<Vec<EvalBatch>>>,
+}
+
+/// Which pictures of a data set.
+enum Which {
+    All,
+    Drawn(usize),
+    These(Vec<u32>),
 }
 
 impl Pictures {
@@ -36,10 +43,31 @@ impl Pictures {
     pub fn new(data: &Arc<Dataset>, limit: Option<usize>, workers: usize, keep: bool) -> Self {
         Self {
             data: data.clone(),
-            limit,
+            which: limit.map_or(Which::All, Which::Drawn),
             workers,
             kept: keep.then(OnceLock::new),
         }
+    }
+
+    /// Those with these ids, in this order.
+    pub fn these(data: &Arc<Dataset>, ids: Vec<u32>, workers: usize) -> Self {
+        Self {
+            data: data.clone(),
+            which: Which::These(ids),
+            workers,
+            kept: None,
+        }
+    }
+
+    fn batches(&self, px: u32, batch: usize) -> Result<EvalBatches> {
+        let limit = match &self.which {
+            Which::These(ids) => {
+                return eval_batches_of(&self.data, ids.clone(), px, batch, self.workers);
+            }
+            Which::All => None,
+            Which::Drawn(limit) => Some(*limit),
+        };
+        eval_batches(&self.data, px, batch, limit, self.workers)
     }
 
     fn each(
@@ -51,7 +79,7 @@ impl Pictures {
         if let Some(kept) = self.kept.as_ref().and_then(OnceLock::get) {
             return kept.iter().try_for_each(f);
         }
-        let mut batches = eval_batches(&self.data, px as u32, batch, self.limit, self.workers)?;
+        let mut batches = self.batches(px as u32, batch)?;
         let mut all = Vec::new();
         for found in &mut batches {
             let found = found?;
@@ -153,7 +181,7 @@ impl Extractor {
         Ok(features)
     }
 
-    /// Gives the features of each picture to `take`, in the order of their ids:
+    /// Gives the features of each picture to `take`, in the order of the pictures:
     /// f32, little-endian; with its id and its label, -1 for none.
     ///
     /// # Errors

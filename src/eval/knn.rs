@@ -180,11 +180,11 @@ impl Found {
     }
 }
 
-/// The `k` nearest of `bank` for each of `queries`, searched exhaustively on
-/// the client's first device. Of equally near ones the first in the bank.
+/// The `k` nearest of `bank` for each of `queries`, and their classes: see
+/// [`nearest`].
 ///
 /// # Errors
-/// If `k` is above the size of the bank, or the device fails.
+/// As [`nearest`].
 pub fn search(
     client: &Client,
     bank: &Features,
@@ -192,7 +192,39 @@ pub fn search(
     k: usize,
     cache: Option<&CompileCache>,
 ) -> Result<Neighbours> {
-    let (rows, dim) = (bank.labels.len(), bank.dim);
+    let found = nearest(client, bank.dim, &bank.bytes, &queries.bytes, k, cache)?;
+    let class = |row: &u32| bank.labels[*row as usize];
+    Ok(Neighbours {
+        k,
+        classes: found.rows.iter().map(class).collect(),
+        cosines: found.cosines,
+        actual: queries.labels.clone(),
+    })
+}
+
+/// Nearest rows of a bank, `k` for each query, nearest first.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Nearest {
+    pub cosines: Vec<f32>,
+    /// Their places in the bank.
+    pub rows: Vec<u32>,
+}
+
+/// The `k` nearest rows of `bank` for each row of `queries`, both of `dim` f32 of
+/// length 1, little-endian; searched exhaustively on the client's first device.
+/// Of equally near ones the first in the bank.
+///
+/// # Errors
+/// If `k` is above the size of the bank, or the device fails.
+pub fn nearest(
+    client: &Client,
+    dim: usize,
+    bank: &[u8],
+    queries: &[u8],
+    k: usize,
+    cache: Option<&CompileCache>,
+) -> Result<Nearest> {
+    let rows = bank.len() / (4 * dim);
     let program = neighbours::build(rows, QUERIES, dim, k)?;
     let text = program.text();
     let (executable, _) =
@@ -200,28 +232,23 @@ pub fn search(
     let device = &client.devices()[0];
     let upload =
         |bytes: &[u8], rows| client.buffer_from_host(bytes, DType::F32, &[rows, dim], device);
-    let bank_on_device = upload(&bank.bytes, rows)?;
+    let bank_on_device = upload(bank, rows)?;
 
-    let mut found = Neighbours {
-        k,
-        cosines: Vec::with_capacity(queries.labels.len() * k),
-        classes: Vec::with_capacity(queries.labels.len() * k),
-        actual: queries.labels.clone(),
-    };
+    let mut found = Nearest::default();
     let mut take = |[cosines, rows]: [Pending; 2], count: usize| -> Result<()> {
         let words = |bytes: Vec<u8>| {
             let words: Vec<[u8; 4]> = bytes.as_chunks().0.to_vec();
             words.into_iter().take(count * k)
         };
+        let cosines = words(cosines.wait()?).map(f32::from_le_bytes);
+        found.cosines.extend(cosines);
         found
-            .cosines
-            .extend(words(cosines.wait()?).map(f32::from_le_bytes));
-        let rows = words(rows.wait()?).map(|w| bank.labels[i32::from_le_bytes(w) as usize]);
-        found.classes.extend(rows);
+            .rows
+            .extend(words(rows.wait()?).map(u32::from_le_bytes));
         Ok(())
     };
     let mut under_way: VecDeque<([Pending; 2], usize)> = VecDeque::new();
-    for chunk in queries.bytes.chunks(QUERIES * dim * 4) {
+    for chunk in queries.chunks(QUERIES * dim * 4) {
         if under_way.len() == 2
             && let Some((pending, count)) = under_way.pop_front()
         {

@@ -13,7 +13,7 @@ pub mod vit;
 pub use tap::{Pool, Tap};
 
 use crate::bad_input;
-use crate::config::{Backbone, ComputeDtype, MlpNorm, Model, RunConfig, word};
+use crate::config::{Backbone, ComputeDtype, MlpNorm, Model, Output, RunConfig, word};
 use crate::graph::block::Lowering;
 use crate::graph::{DType, GraphError, Result, Value};
 use crate::nn::{Site, Spec};
@@ -81,6 +81,18 @@ pub fn tapped(site: &Site, model: &Model, trunk: Trunk, taps: &[Tap], x: Value) 
     match &model.backbone {
         Backbone::Vit(config) => vit::taps(site, config, trunk, taps, x),
         Backbone::ResNet(_) => Err(GraphError::Invalid("a ResNet has no taps".into())),
+    }
+}
+
+/// Why a backbone has no class token whose attention could be looked at, in
+/// words; none where it has one.
+pub fn without_class_token(model: &Model) -> Option<&'static str> {
+    match &model.backbone {
+        Backbone::ResNet(_) => Some("a ResNet has no attention"),
+        Backbone::Vit(vit) if vit.output != Output::Class => {
+            Some("this ViT has no class token: its features are the mean of all patches'")
+        }
+        Backbone::Vit(_) => None,
     }
 }
 

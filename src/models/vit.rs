@@ -7,11 +7,11 @@ use super::body::{arguments, closed, part, renew};
 use super::{Pool, Tap, Trunk, conv_stem};
 use crate::config::{MlpNorm, Output, PatchProjection, Position, Vit};
 use crate::graph::block::{self, Lowering};
-use crate::graph::{Graph, Result, Value};
+use crate::graph::{DType, Graph, Result, Value};
 use crate::nn::{
     Init, Mode, Role, Site, Spec, attention, attention_specs, batch_norm_of_views,
-    batch_norm_specs, class_attention, layer_norm, layer_norm_specs, mean_pool, mlp, mlp_specs,
-    patch_embed, patch_embed_specs, under, weight_norm_specs,
+    batch_norm_specs, class_attention, class_attention_weights, layer_norm, layer_norm_specs,
+    mean_pool, mlp, mlp_specs, patch_embed, patch_embed_specs, under, weight_norm_specs,
 };
 
 /// The variables under timm's names, such as `blocks.0.attn.qkv.weight`.
@@ -162,6 +162,22 @@ fn read(site: &Site, vit: &Vit, pool: Pool, x: Value) -> Result<Value> {
     }
 }
 
+/// How the class token weighs the tokens in the last block: f32 [B, heads, T],
+/// the class token first, then the patches row by row; normalised pictures [B,
+/// 3, S, S] as for [`vit`], for a ViT with a class token, in evaluation form.
+pub fn class_weights(site: &Site, vit: &Vit, x: Value) -> Result<Value> {
+    let b = site.b;
+    let _scope = site.enter();
+    let last = vit.blocks - 1;
+    let x = embed(site, vit, Trunk::PLAIN, x)?;
+    let x = alike(site, vit, Trunk::PLAIN, last, x)?;
+    let place = site.at(&format!("blocks.{last}"));
+    let _block = b.scope(format!("blocks.{last}"));
+    let y = layer_norm(&place.at("norm1"), x)?;
+    let weights = class_attention_weights(&place.at("attn"), y, vit.heads)?;
+    b.convert(weights, DType::F32)
+}
+
 /// Pictures to patch tokens, after a class token if there is one, with their
 /// positions.
 fn embed(site: &Site, vit: &Vit, trunk: Trunk, x: Value) -> Result<Value> {
@@ -204,35 +220,40 @@ enum Tokens {
 /// All blocks, of which the last gives the tokens that are wished for.
 fn blocks(site: &Site, vit: &Vit, trunk: Trunk, wished: Tokens, x: Value) -> Result<Value> {
     let b = site.b;
+    if wished == Tokens::All {
+        return alike(site, vit, trunk, vit.blocks, x);
+    }
+    let last = vit.blocks - 1;
+    let x = alike(site, vit, trunk, last, x)?;
+    let specs = halves(vit, trunk, x.dim(0)).concat();
+    let place = site.at(&format!("blocks.{last}"));
+    let body = block_body(site, vit, trunk, wished, x)?;
+    let _scope = b.scope(format!("blocks.{last}"));
+    let args = [vec![x], arguments(&place, &specs)?].concat();
+    let found = block::call(b, &body, &args, trunk.lowering, trunk.differentiable)?;
+    renew(&place, &specs, &found[1..]);
+    Ok(found[0])
+}
+
+/// The first `count` blocks, which give all tokens.
+fn alike(site: &Site, vit: &Vit, trunk: Trunk, count: usize, x: Value) -> Result<Value> {
     let specs = halves(vit, trunk, x.dim(0)).concat();
     let place = |i: usize| site.at(&format!("blocks.{i}"));
-    let layers: Vec<Vec<Value>> = (0..vit.blocks)
+    let layers: Vec<Vec<Value>> = (0..count)
         .map(|i| arguments(&place(i), &specs))
         .collect::<Result<_>>()?;
-    let alike = match wished {
-        Tokens::All => vit.blocks,
-        Tokens::Class => vit.blocks - 1,
-    };
     let body = block_body(site, vit, trunk, Tokens::All, x)?;
-    let (mut x, buffers) = block::apply(
-        b,
+    let (x, buffers) = block::apply(
+        site.b,
         "blocks",
         &body,
         x,
-        &layers[..alike],
+        &layers,
         trunk.lowering,
         trunk.differentiable,
     )?;
     for (i, new) in buffers.iter().enumerate() {
         renew(&place(i), &specs, new);
-    }
-    if let Some(last) = layers.get(alike) {
-        let body = block_body(site, vit, trunk, wished, x)?;
-        let _scope = b.scope(format!("blocks.{alike}"));
-        let args = [&[x], &last[..]].concat();
-        let found = block::call(b, &body, &args, trunk.lowering, trunk.differentiable)?;
-        renew(&place(alike), &specs, &found[1..]);
-        x = found[0];
     }
     Ok(x)
 }

@@ -1,6 +1,9 @@
 use super::linear::affine;
 use super::{Init, Site, Spec, linear, linear_specs, under};
-use crate::graph::{DType, Result, Value};
+use crate::graph::{Builder, DType, Result, Value};
+
+/// Pictures and heads are what products are taken for, one by one.
+const HEADS_FIRST: (&[usize], &[usize]) = (&[0, 1], &[0, 1]);
 
 /// timm's names: one projection for queries, keys and values (in this order
 /// in its rows), one for the output. Q, K and V are initialised each by
@@ -23,6 +26,17 @@ pub fn class_attention(site: &Site, x: Value, heads: usize) -> Result<Value> {
     attend(site, site.b.slice_axis(x, 1, 0, 1)?, x, heads)
 }
 
+/// The weights [B, heads, T] by which [`class_attention`] sums the values of the
+/// tokens `x` [B, T, D]: each head's sum to 1 over the tokens.
+pub fn class_attention_weights(site: &Site, x: Value, heads: usize) -> Result<Value> {
+    let b = site.b;
+    let _scope = site.enter();
+    let part = |i: usize, x: Value| split_heads(site, projected(site, i, x)?, heads);
+    let class = b.slice_axis(x, 1, 0, 1)?;
+    let weights = weights(b, part(0, class)?, part(1, x)?)?;
+    b.reshape(weights, &[x.dim(0), heads, x.dim(1)])
+}
+
 /// What the tokens `asking` [B, Q, D] take from the tokens `x` [B, T, D].
 ///
 /// Queries, keys and values are three products with parts of one weight, not
@@ -36,13 +50,18 @@ fn attend(site: &Site, asking: Value, x: Value, heads: usize) -> Result<Value> {
     let _scope = site.enter();
     let part = |i: usize, x: Value| split_heads(site, projected(site, i, x)?, heads);
     let (q, k, v) = (part(0, asking)?, part(1, x)?, part(2, x)?);
-    let q = b.scale(q, (q.dim(3) as f64).powf(-0.5))?;
-    let heads_first = (&[0, 1][..], &[0, 1][..]);
-    let scores = b.dot_general_as(DType::F32, q, k, heads_first, (&[3], &[3]))?;
-    let weights = b.softmax(b.convert(scores, q.dtype())?)?;
-    let y = b.dot_general(weights, v, heads_first, (&[3], &[2]))?;
+    let weights = weights(b, q, k)?;
+    let y = b.dot_general(weights, v, HEADS_FIRST, (&[3], &[2]))?;
     let y = b.transpose(y, &[0, 2, 1, 3])?;
     linear(&site.at("proj"), b.reshape(y, asking.dims())?)
+}
+
+/// The softmax [B, heads, Q, T] of the scaled scores of queries [B, heads, Q, W]
+/// and keys [B, heads, T, W].
+fn weights(b: &Builder, q: Value, k: Value) -> Result<Value> {
+    let q = b.scale(q, (q.dim(3) as f64).powf(-0.5))?;
+    let scores = b.dot_general_as(DType::F32, q, k, HEADS_FIRST, (&[3], &[3]))?;
+    b.softmax(b.convert(scores, q.dtype())?)
 }
 
 /// Queries (0), keys (1) or values (2) of `x` [B, T, D].

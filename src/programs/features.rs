@@ -102,7 +102,7 @@ pub(super) fn backbone(
 }
 
 /// The base encoder in evaluation form.
-fn site<'a>(b: &'a Builder, config: &RunConfig, variables: &'a Variables) -> Site<'a> {
+pub(super) fn site<'a>(b: &'a Builder, config: &RunConfig, variables: &'a Variables) -> Site<'a> {
     let compute = compute_dtype(config.model.compute_dtype);
     Site::new(b, variables, compute, Mode::Evaluate).at("base_encoder")
 }

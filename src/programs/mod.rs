@@ -1,6 +1,7 @@
 //! What gets compiled: whole programs, from arguments to results.
 
 pub mod agreement;
+pub mod attention;
 pub mod augment;
 pub mod batch;
 pub mod features;
@@ -12,6 +13,7 @@ pub mod neighbours;
 pub mod probe_step;
 pub mod summary;
 pub mod train_step;
+pub mod views;
 
 use serde_json::{Value as Json, json};
 

@@ -8,6 +8,8 @@
 //! - `tensorboard/`: the metrics again, for TensorBoard ([`TensorBoard`]).
 //! - `report.html`: one page made from the files above ([`write_html`]).
 //!
+//! [`show`] writes a page of pictures: what a checkpoint makes of them.
+//!
 //! [`Follower`] reads them, also while they are written.
 //!
 //! All of them tell one story after a resume too: what came after the
@@ -23,6 +25,7 @@ mod page;
 mod refresh;
 mod series;
 mod serve;
+pub mod show;
 mod tensorboard;
 mod terminal;
 

@@ -2,16 +2,16 @@
 
 use std::borrow::Cow;
 use std::ops::Range;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 
 use super::devices::Devices;
 use super::draws;
 use super::hosts::Exchange;
-use super::pictures::Pictures;
 use super::plan::Plan;
 use crate::config::RunConfig;
-use crate::data::{Batch, Loader, LoaderConfig};
+use crate::data::{Batch, Dataset, Loader, LoaderConfig};
 use crate::graph::Input;
 use crate::pjrt::Buffer;
 use crate::programs::batch::STOP;
@@ -48,9 +48,12 @@ impl Scalars {
 }
 
 /// The `rows` of the batches of some steps, counted from 0.
+///
+/// # Errors
+/// As [`Loader::new`].
 pub fn loader(
     config: &RunConfig,
-    pictures: &Pictures,
+    train: &Arc<Dataset>,
     rows: Range<usize>,
     steps: Range<u64>,
 ) -> Result<Loader> {
@@ -66,7 +69,7 @@ pub fn loader(
         rows,
         steps,
     };
-    Loader::new(pictures.train.clone(), loader)
+    Loader::new(train.clone(), loader)
 }
 
 /// Copies everything that `inputs` name to the devices: for each device its

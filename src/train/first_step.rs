@@ -24,7 +24,7 @@ pub fn first_arguments(
 ) -> Result<Snapshot> {
     let plan = Plan::new(config, pictures.train.len(), None)?;
     let rows = 0..config.batch;
-    let mut loader = feed::loader(config, pictures, rows.clone(), 0..1)?;
+    let mut loader = feed::loader(config, &pictures.train, rows.clone(), 0..1)?;
     let batch = loader.next().context("the loader has no first batch")??;
     let scalars = Scalars::of(config, &plan, 0, &rows)?;
     let step = TrainStep::of_run(config, pictures.training_set());

@@ -65,6 +65,7 @@ use run_loop::RunLoop;
 use session::Session;
 use signals::StopRequest;
 
+pub use feed::loader;
 pub use first_step::first_arguments;
 pub use hosts::Job;
 pub use parts::Parts;

@@ -84,7 +84,12 @@ impl<'a> RunLoop<'a> {
             plan,
             stop,
             root: RunDir::create(&folder.root)?,
-            loader: feed::loader(config, pictures, hosts.rows(config.batch), step..plan.stop)?,
+            loader: feed::loader(
+                config,
+                &pictures.train,
+                hosts.rows(config.batch),
+                step..plan.stop,
+            )?,
             heartbeat: Heartbeat::new(&folder.root, hosts.id, hosts.count)?,
             in_flight: InFlight::new(hosts::deadline(config))?,
             saver: Saver::new(&folder.run, session.origin.clone(), retention),

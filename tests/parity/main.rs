@@ -1,6 +1,7 @@
 //! Our numbers against references written from the equations in PyTorch and
 //! JAX (tools/reference), on a real plugin in f32. See tests/fixtures/README.md.
 
+mod attention;
 mod backbones;
 mod by_hand;
 mod finetune;

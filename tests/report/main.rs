@@ -2,6 +2,8 @@
 //! that are made up.
 
 mod browser;
+#[path = "../support/browser.rs"]
+mod chromium;
 mod folder;
 mod pages;
 mod server;

@@ -1,6 +1,7 @@
 //! What the tests of the runtime share.
 #![allow(dead_code)] // Each test binary uses its part.
 
+pub mod browser;
 pub mod evaluation;
 
 use std::process::Command;

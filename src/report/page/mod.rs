@@ -152,7 +152,7 @@ pub fn page(runs: &[Follower], align: Align, live: bool) -> String {
 }
 
 /// Text as it may stand in HTML, in content and in quoted attributes.
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
