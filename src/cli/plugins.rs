@@ -141,7 +141,10 @@ fn list(options: &ResolveOptions, as_json: bool) -> Result<()> {
             writeln!(text, "     licence: {}; {}", known.licence, known.note)?;
             if !known.runtime.is_empty() {
                 let light = known.download_in_words(Need::Compile);
-                writeln!(text, "     to compile only: {light} (install --compile-only)")?;
+                writeln!(
+                    text,
+                    "     to compile only: {light} (install --compile-only)"
+                )?;
             }
             if let Some(path) = path {
                 writeln!(text, "     {}", path.display())?;

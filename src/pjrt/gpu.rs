@@ -130,7 +130,9 @@ impl Toolkit {
     }
 
     fn oldest_driver(&self) -> Option<&'static str> {
-        let found = OLDEST_DRIVERS.iter().find(|(major, _)| Some(*major) == self.major);
+        let found = OLDEST_DRIVERS
+            .iter()
+            .find(|(major, _)| Some(*major) == self.major);
         found.map(|(_, version)| *version)
     }
 
@@ -177,13 +179,28 @@ impl Toolkit {
     }
 }
 
+/// Whether a plugin is known to be one for GPUs, by its file's name.
+pub fn is_of_gpus(plugin: &Path) -> bool {
+    is_rocm(plugin) || Toolkit::of(plugin).is_some()
+}
+
+fn is_rocm(plugin: &Path) -> bool {
+    let name = plugin.file_name().unwrap_or_default().to_string_lossy();
+    name.contains("rocm")
+}
+
 /// Why a plugin may find no GPU, in words; nothing for one of another kind.
 pub fn what_is_wrong(plugin: &Path) -> Vec<String> {
-    let name = plugin.file_name().unwrap_or_default().to_string_lossy();
-    if name.contains("rocm") {
+    if is_rocm(plugin) {
         let missing = [
-            ("/dev/kfd", "AMD's driver is not loaded (there is no /dev/kfd)"),
-            ("/opt/rocm", "ROCm is not at /opt/rocm: is it in LD_LIBRARY_PATH?"),
+            (
+                "/dev/kfd",
+                "AMD's driver is not loaded (there is no /dev/kfd)",
+            ),
+            (
+                "/opt/rocm",
+                "ROCm is not at /opt/rocm: is it in LD_LIBRARY_PATH?",
+            ),
         ];
         let missing = missing.iter().filter(|(path, _)| !Path::new(path).exists());
         return missing.map(|(_, words)| (*words).to_owned()).collect();
@@ -193,8 +210,7 @@ pub fn what_is_wrong(plugin: &Path) -> Vec<String> {
     };
     let driver = driver_version();
     let mut all = toolkit.outdated(driver.as_deref());
-    let is_wsl = Path::new("/usr/lib/wsl/lib/libcuda.so.1").exists();
-    if driver.is_none() && !is_wsl {
+    if !has_driver() {
         all.push(
             "NVIDIA's driver is not loaded (there is no /proc/driver/nvidia/version)".to_owned(),
         );
@@ -207,6 +223,12 @@ pub fn what_is_wrong(plugin: &Path) -> Vec<String> {
         );
     }
     all
+}
+
+/// Whether the system shows NVIDIA's driver, its own or that of the Windows that
+/// it runs in.
+pub fn has_driver() -> bool {
+    driver_version().is_some() || Path::new("/usr/lib/wsl/lib/libcuda.so.1").exists()
 }
 
 /// The version of NVIDIA's driver, such as `580.65.06`, as the kernel has it.
@@ -289,9 +311,17 @@ mod tests {
             all.map(|file| file.file_name().unwrap().to_string_lossy().into_owned())
                 .collect()
         };
-        let of_13 = ["libcudart.so.13", "libcublas.so.13", "libcudnn.so.9", "libnvshmem_host.so.3"];
+        let of_13 = [
+            "libcudart.so.13",
+            "libcublas.so.13",
+            "libcudnn.so.9",
+            "libnvshmem_host.so.3",
+        ];
         assert_eq!(names(13), of_13);
-        assert_eq!(names(12), ["libcublas.so.12", "libcudnn.so.9", "libnvshmem_host.so.3"]);
+        assert_eq!(
+            names(12),
+            ["libcublas.so.12", "libcudnn.so.9", "libnvshmem_host.so.3"]
+        );
     }
 
     #[test]
@@ -304,9 +334,15 @@ mod tests {
         for part in ["is 550.54.15", "CUDA 13 needs 580.65.06", "cuda12"] {
             assert!(words.contains(part), "{words}");
         }
-        assert_eq!(toolkit(folder.path(), 12).outdated(Some("550.54.15")), [""; 0]);
+        assert_eq!(
+            toolkit(folder.path(), 12).outdated(Some("550.54.15")),
+            [""; 0]
+        );
 
-        put(folder.path(), "nvidia_cudnn_cu13-9.8.0.87.dist-info/METADATA");
+        put(
+            folder.path(),
+            "nvidia_cudnn_cu13-9.8.0.87.dist-info/METADATA",
+        );
         put(folder.path(), "nvidia_cublas-13.10.0.20.dist-info/METADATA");
         let words = new.outdated(None);
         assert_eq!(words.len(), 1, "{words:?}");

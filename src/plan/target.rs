@@ -200,9 +200,9 @@ impl Machine {
 
     /// Memory that a program may take; 0: not known. A GPU plugin keeps a
     /// quarter of the device's for others unless it is told otherwise.
-    pub(super) fn usable_memory(&self) -> u64 {
+    pub(super) fn usable_memory(&self, gpu_fraction: Option<f64>) -> u64 {
         match self.target {
-            Target::Gpu(..) => self.hardware.memory / 4 * 3,
+            Target::Gpu(..) => (self.hardware.memory as f64 * gpu_fraction.unwrap_or(0.75)) as u64,
             Target::Tpu(_) | Target::Cpu(_) => self.hardware.memory,
         }
     }

@@ -82,7 +82,10 @@ fn plugins_in(target: &str, packages: &Path) -> Vec<Found> {
         file.is_file().then(|| Found {
             library: file,
             packages: packages.to_owned(),
-            package: package(packages, &format!("jax_{}{generation}_pjrt", &beginning[4..])),
+            package: package(
+                packages,
+                &format!("jax_{}{generation}_pjrt", &beginning[4..]),
+            ),
             generation,
         })
     });
@@ -172,7 +175,8 @@ mod tests {
         put(&b, "jax_plugins/xla_rocm10/xla_rocm_plugin.so");
         put(&b, "jax_plugins/xla_rocm8/other.so");
         let folders = [a.clone(), b.clone(), a.clone(), a.join("missing")];
-        let cuda = |root: &Path, n| root.join(format!("jax_plugins/xla_cuda{n}/xla_cuda_plugin.so"));
+        let cuda =
+            |root: &Path, n| root.join(format!("jax_plugins/xla_cuda{n}/xla_cuda_plugin.so"));
         let expected = [cuda(&a, 13), cuda(&a, 12), cuda(&b, 12)];
         assert_eq!(libraries("gpu", Need::Run, &folders), expected);
         let expected =
@@ -200,7 +204,10 @@ mod tests {
         let words = || find("gpu", Need::Run, &folders)[0].to_string();
         let place = packages.path().display();
         assert_eq!(words(), format!("the Python packages of {place}"));
-        put(packages.path(), "jax_cuda13_pjrt-0.12.0.1.dist-info/METADATA");
+        put(
+            packages.path(),
+            "jax_cuda13_pjrt-0.12.0.1.dist-info/METADATA",
+        );
         let expected = format!("jax_cuda13_pjrt 0.12.0.1 in the Python packages of {place}");
         assert_eq!(words(), expected);
     }
@@ -221,6 +228,9 @@ mod tests {
             conda.path().join("lib/python3.11/site-packages"),
         ];
         assert_eq!(of_environments(&variable), expected);
-        assert_eq!(of_environments(&|_| Some("/no/such/folder".into())), [PathBuf::new(); 0]);
+        assert_eq!(
+            of_environments(&|_| Some("/no/such/folder".into())),
+            [PathBuf::new(); 0]
+        );
     }
 }

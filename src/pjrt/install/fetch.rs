@@ -1,6 +1,7 @@
 //! A known plugin's wheels into the cache folder.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tracing::info;
@@ -13,6 +14,8 @@ use crate::hash::sha256_of_file;
 /// What wheels unpack to is at most so many times their own size (those of
 /// CUDA: 1.6).
 const UNPACKED: u64 = 3;
+/// Beginning of the name of a folder that wheels are unpacked in.
+const STAGING: &str = ".fetching-";
 
 /// Where a known plugin's file is, if it is installed for `options.need`.
 pub fn installed(known: &KnownPlugin, options: &ResolveOptions) -> Result<Option<PathBuf>> {
@@ -65,13 +68,19 @@ pub fn install(known: &KnownPlugin, options: &ResolveOptions) -> Result<PathBuf>
     let wheels: Vec<&Wheel> = known.wheels_for(need).collect();
     if wheels.len() > 1 {
         for wheel in &wheels {
-            info!("  {} {}: {}", wheel.package, wheel.version, in_words(wheel.size));
+            info!(
+                "  {} {}: {}",
+                wheel.package,
+                wheel.version,
+                in_words(wheel.size)
+            );
         }
     }
+    drop_leftovers(&plugins);
     check_space(&plugins, &wheels)?;
     // In the cache folder, so that the rename at the end stays on one disk.
     let staging = tempfile::Builder::new()
-        .prefix(".fetching-")
+        .prefix(STAGING)
         .tempdir_in(&plugins)
         .with_context(|| format!("cannot write to {}", plugins.display()))?;
     let unpacked = staging.path().join("unpacked");
@@ -101,6 +110,22 @@ pub fn install(known: &KnownPlugin, options: &ResolveOptions) -> Result<PathBuf>
     Ok(folder.join(known.library))
 }
 
+/// Removes what processes that were killed left half unpacked. One that is a
+/// day old belongs to none that still runs.
+fn drop_leftovers(plugins: &Path) {
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+    let entries = std::fs::read_dir(plugins).into_iter().flatten().flatten();
+    for entry in entries {
+        let is_staging = entry.file_name().to_string_lossy().starts_with(STAGING);
+        let changed = entry.metadata().and_then(|metadata| metadata.modified());
+        let age = changed.ok().and_then(|time| time.elapsed().ok());
+        if is_staging && age.is_some_and(|age| age > DAY) {
+            // Else it is only in the way.
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
 /// Whole wheels of an install that is under way or was interrupted.
 fn kept(plugins: &Path) -> PathBuf {
     plugins.join(".wheels")
@@ -120,7 +145,11 @@ fn fetched(wheel: &Wheel, plugins: &Path, staging: &Path, place: &str) -> Result
         Err(_) => {}
     }
     if !place.ends_with(" 1") {
-        info!("{place}: fetching {}, {}", wheel.package, in_words(wheel.size));
+        info!(
+            "{place}: fetching {}, {}",
+            wheel.package,
+            in_words(wheel.size)
+        );
     }
     let new = pip::download(wheel, staging)?;
     std::fs::create_dir_all(&kept)
@@ -192,9 +221,16 @@ mod tests {
         let light = put(Need::Compile);
         assert_eq!((of(Need::Run), of(Need::Compile)), (None, Some(light)));
         let error = install(gpu(), &options(cache.path(), Need::Run)).unwrap_err();
-        assert!(error.to_string().ends_with("install jax-cuda13-pjrt` once with a network"));
+        assert!(
+            error
+                .to_string()
+                .ends_with("install jax-cuda13-pjrt` once with a network")
+        );
         let whole = put(Need::Run);
-        assert_eq!((of(Need::Run), of(Need::Compile)), (Some(whole.clone()), Some(whole)));
+        assert_eq!(
+            (of(Need::Run), of(Need::Compile)),
+            (Some(whole.clone()), Some(whole))
+        );
     }
 
     #[test]
@@ -224,7 +260,13 @@ mod tests {
         let cache = tempfile::tempdir().unwrap();
         let wheel = Wheel {
             size: 1 << 60,
-            ..Wheel { package: "a", version: "0", file: "a", sha256: "", size: 0 }
+            ..Wheel {
+                package: "a",
+                version: "0",
+                file: "a",
+                sha256: "",
+                size: 0,
+            }
         };
         let error = check_space(cache.path(), &[&wheel]).unwrap_err();
         assert!(error.is::<crate::error::BadInput>());

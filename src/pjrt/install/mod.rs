@@ -18,6 +18,7 @@ pub use catalogue::{KNOWN, KnownPlugin, Need, Wheel, in_words};
 pub use environment::{Found, site_packages};
 pub use fetch::{install, installed};
 
+use super::gpu;
 use super::plugin::Plugin;
 use crate::bad_input;
 
@@ -96,7 +97,9 @@ fn first_that_works<T>(
     let mut all = every_candidate(spec, options)?.into_iter().peekable();
     while let Some(candidate) = all.next() {
         let tried = match &candidate {
-            Candidate::Known(known) => install(known, options).and_then(&use_it),
+            Candidate::Known(known) => check_driver(known, options)
+                .and_then(|()| install(known, options))
+                .and_then(&use_it),
             Candidate::Found(found) => {
                 info!("the {spec} plugin is that of {found}");
                 use_it(found.library.clone())
@@ -115,6 +118,22 @@ fn first_that_works<T>(
         }
     }
     unreachable!("every_candidate() gives at least one")
+}
+
+/// Gigabytes are not fetched for a GPU that is not there, unless one says so.
+fn check_driver(known: &KnownPlugin, options: &ResolveOptions) -> Result<()> {
+    let is_big = options.need == Need::Run && !known.runtime.is_empty();
+    if !is_big || gpu::has_driver() || options.offline || installed(known, options)?.is_some() {
+        return Ok(());
+    }
+    Err(bad_input!(
+        "NVIDIA's driver is not loaded here (there is no /proc/driver/nvidia/version), so the {} \
+         plugin, {} to fetch, would find no GPU: use --pjrt cpu; to fetch it all the same, run \
+         `xla-moco plugins install {}`",
+        known.target,
+        known.download_in_words(Need::Run),
+        known.target
+    ))
 }
 
 /// What is installed in the cache folder, then what a Python environment has,
