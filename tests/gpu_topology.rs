@@ -116,6 +116,30 @@ fn two_blocks_compile_for_one_and_for_eight_h100s() {
     }
 }
 
+/// On eight cards each calls it on its own rows, and no array is gathered for it.
+#[test]
+fn fused_attention_compiles_and_gathers_nothing() {
+    let Some(folder) = folder_with_plugin() else {
+        return;
+    };
+    let fused = ["--set", "model.attention=fused"];
+    let one = report(&compile(folder.path(), "gpu:h100:1", &fused));
+    assert_eq!(one["fits"], true);
+    let eight = report(&compile(folder.path(), "gpu:h100:8", &fused));
+    let plain = report(&compile(folder.path(), "gpu:h100:8", &[]));
+    let gathers = |report: &Json| report["collectives"]["all-gather"]["bytes"].clone();
+    assert_eq!(gathers(&eight), gathers(&plain));
+    // What the model does stays what it is.
+    assert_eq!(eight["model_flops"], plain["model_flops"]);
+    let refused = compile(folder.path(), "cpu:1", &fused);
+    assert_eq!(refused.status.code(), Some(2));
+    let told = String::from_utf8_lossy(&refused.stderr);
+    assert!(
+        told.contains("`model.attention` is \"fused\", cuDNN's"),
+        "{told}"
+    );
+}
+
 #[test]
 fn the_compiler_takes_our_options_and_refuses_what_it_does_not_know() {
     let Some(folder) = folder_with_plugin() else {

@@ -1,5 +1,6 @@
 use super::linear::affine;
 use super::{Init, Site, Spec, linear, linear_specs, under};
+use crate::graph::ops::AttentionKernel;
 use crate::graph::{DType, Result, Value};
 
 /// timm's names: one projection for queries, keys and values (in this order
@@ -21,6 +22,18 @@ pub fn attention(site: &Site, x: Value, heads: usize) -> Result<Value> {
 /// all answer.
 pub fn class_attention(site: &Site, x: Value, heads: usize) -> Result<Value> {
     attend(site, site.b.slice_axis(x, 1, 0, 1)?, x, heads)
+}
+
+/// As [`attention`], by a kernel of the plugin's where `kernel` is one.
+pub fn attention_by(site: &Site, x: Value, heads: usize, kernel: AttentionKernel) -> Result<Value> {
+    let b = site.b;
+    let _scope = site.enter();
+    let part = |i: usize| {
+        let x = projected(site, i, x)?;
+        b.reshape(x, &[x.dim(0), x.dim(1), heads, x.dim(2) / heads.max(1)])
+    };
+    let y = b.attention(kernel, part(0)?, part(1)?, part(2)?)?;
+    linear(&site.at("proj"), b.reshape(y, x.dims())?)
 }
 
 /// What the tokens `asking` [B, Q, D] take from the tokens `x` [B, T, D].

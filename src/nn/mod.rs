@@ -20,7 +20,7 @@ mod patch;
 mod position;
 mod variables;
 
-pub use attention::{attention, attention_specs, class_attention};
+pub use attention::{attention, attention_by, attention_specs, class_attention};
 pub use conv::{conv, conv_specs, max_pool, mean_pool, relu};
 pub use init::{Init, materialise};
 pub use linear::{linear, linear_specs};

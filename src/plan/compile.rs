@@ -5,10 +5,10 @@ use anyhow::Result;
 use super::buffers::biggest_written;
 use super::estimate::{has_loop, network, products, roofline};
 use super::facts::{BUFFERS, Facts, facts};
-use super::options::step_options;
+use super::options::{check_platform, step_options};
 use super::report::{Alternative, Pace, Report};
 use super::target::Machine;
-use crate::config::{ComputeDtype, Mesh, OptimizerSharding, RunConfig};
+use crate::config::{Attention, Backbone, ComputeDtype, Mesh, OptimizerSharding, RunConfig};
 use crate::graph::block::Lowering;
 use crate::models;
 use crate::programs::Program;
@@ -96,6 +96,7 @@ fn lighter(config: &RunConfig) -> Vec<RunConfig> {
 /// The compiler's, except that the program does not fit.
 pub fn report(machine: &Machine, step: &TrainStep, price: Option<f64>) -> Result<Report> {
     let config = step.config;
+    check_platform(config, &machine.platform)?;
     let program = train_step::build(step)?;
     // Nothing is measured where no device is, so nothing is kept.
     let options = step_options(config, &machine.platform, None);
@@ -188,12 +189,16 @@ pub fn model_flops(step: &TrainStep) -> Result<f64> {
     Ok((products.bf16_flops + products.f32_flops) as f64)
 }
 
-/// The program without what is computed again to save memory.
+/// The program without what is computed again to save memory, its products all
+/// told.
 fn computed_once(step: &TrainStep) -> Result<Program> {
-    let config = RunConfig {
+    let mut config = RunConfig {
         accumulate: 1,
         ..step.config.clone()
     };
+    if let Backbone::Vit(vit) = &mut config.model.backbone {
+        vit.attention = Attention::Plain;
+    }
     let step = TrainStep {
         config: &config,
         lowering: Lowering::Unrolled,

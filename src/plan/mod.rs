@@ -23,7 +23,7 @@ pub use collectives::{Collective, Place, Total, by_kind, by_place, collectives};
 pub use compile::{compile, model_flops, report};
 pub use facts::{AFTER_PARTITIONING, partitioned};
 pub use hardware::{Hardware, peak_flops};
-pub use options::step_options;
+pub use options::{check_platform, step_options};
 pub use report::{Alternative, Report};
 pub use search::{Plan, Trial, plan, recommended};
 pub use target::{Machine, Target};

@@ -2,9 +2,11 @@
 
 use std::path::Path;
 
+use anyhow::Result;
 use serde_json::Value;
 
-use crate::config::RunConfig;
+use crate::bad_input;
+use crate::config::{Attention, RunConfig};
 use crate::pjrt::{CompileOptions, OptionValue};
 
 /// The options of a configuration's train step on a platform (`cpu`, `cuda`,
@@ -38,6 +40,24 @@ pub fn step_options(config: &RunConfig, platform: &str, autotune: Option<&Path>)
         // Of two of one name, the last counts.
         env_overrides: all.chain(given).collect(),
     }
+}
+
+/// Refuses a train step that a platform's compiler cannot take.
+///
+/// # Errors
+/// [`crate::error::BadInput`].
+pub fn check_platform(config: &RunConfig, platform: &str) -> Result<()> {
+    let is_fused = config
+        .model
+        .vit()
+        .is_some_and(|vit| vit.attention == Attention::Fused);
+    if is_fused && platform != "cuda" {
+        return Err(bad_input!(
+            "`model.attention` is \"fused\", cuDNN's for NVIDIA's GPUs, and the platform is \
+             {platform}: set it to \"plain\""
+        ));
+    }
+    Ok(())
 }
 
 /// None for what the configuration's checks refuse.
@@ -80,7 +100,7 @@ mod tests {
         assert_eq!(options(json!({"deterministic": true}), "tpu"), []);
         let kept = OptionValue::Text("/kept".into());
         let kept = named("xla_gpu_per_fusion_autotune_cache_dir", kept);
-        assert_eq!(options(json!({}), "cuda"), [kept.clone()]);
+        assert_eq!(options(json!({}), "cuda"), std::slice::from_ref(&kept));
         let expected = [
             named("xla_gpu_deterministic_ops", OptionValue::Bool(true)),
             named("xla_gpu_enable_triton_gemm", OptionValue::Bool(false)),

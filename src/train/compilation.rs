@@ -135,6 +135,7 @@ pub fn compile_step(
     recommend: bool,
     told: &mut Told,
 ) -> Result<CompiledStep> {
+    plan::check_platform(step.config, client.platform_name())?;
     let mut compile = |lowering| {
         let program = train_step::build(&TrainStep { lowering, ..*step })?;
         let text = program.text();

@@ -135,6 +135,10 @@ fn what_is_wrong_is_named_with_its_path() {
             &["\"rewind\"", "\"continue\" or \"stop\""],
         ),
         (
+            &["model.attention=fused", "model.compute_dtype=f32"],
+            &["`model.attention` is \"fused\"", "set one of them"],
+        ),
+        (
             &["gpu.memory_fraction=0"],
             &["`gpu.memory_fraction` is 0; expected more than 0"],
         ),

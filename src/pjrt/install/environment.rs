@@ -182,7 +182,7 @@ mod tests {
         let expected =
             [10, 7].map(|n| b.join(format!("jax_plugins/xla_rocm{n}/xla_rocm_plugin.so")));
         assert_eq!(libraries("rocm", Need::Run, &folders), expected);
-        assert_eq!(libraries("cpu", Need::Run, &folders), [PathBuf::new(); 0]);
+        assert!(libraries("cpu", Need::Run, &folders).is_empty());
     }
 
     #[test]
@@ -228,9 +228,6 @@ mod tests {
             conda.path().join("lib/python3.11/site-packages"),
         ];
         assert_eq!(of_environments(&variable), expected);
-        assert_eq!(
-            of_environments(&|_| Some("/no/such/folder".into())),
-            [PathBuf::new(); 0]
-        );
+        assert!(of_environments(&|_| Some("/no/such/folder".into())).is_empty());
     }
 }
