@@ -122,6 +122,8 @@ part_2() {
     for size in b16 s16; do
       batch=256
       ours "vit_$size" "configs/paper/moco_v3_vit_${size}_300ep.json" --set batch=$batch --set gpu.memory_fraction=0.9
+      ours "vit_${size}_fused" "configs/paper/moco_v3_vit_${size}_300ep.json" --set batch=$batch --set gpu.memory_fraction=0.9 \
+        --set model.attention=fused
       theirs "jax_vit_$size" tools/bench_jax.py --preset "vit_$size" --batch $batch --compute bfloat16 --device gpu --time 30
       theirs "torch_eager_vit_$size" tools/bench_torch.py --preset "vit_$size" --batch $batch --time 30
       theirs "torch_compile_vit_$size" tools/bench_torch.py --preset "vit_$size" --batch $batch --compile --time 30
@@ -143,10 +145,10 @@ def rate(name):
     except Exception:
         return None
 
-for model in ("vit_b16", "vit_s16", "vit_micro"):
+for model in ("vit_b16", "vit_b16_fused", "vit_s16", "vit_s16_fused", "vit_micro"):
     mine = rate(f"ours-{model}")
     for other in ("jax", "torch_eager", "torch_compile"):
-        theirs = rate(f"{other}_{model}")
+        theirs = rate(f"{other}_{model.removesuffix('_fused')}")
         if mine and theirs:
             print(f"      {model}: {mine / theirs:.2f} times {other}")
 EOF

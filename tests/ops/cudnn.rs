@@ -7,6 +7,11 @@ use serde_json::Value as Json;
 use xla_moco::graph::ops::AttentionKernel;
 use xla_moco::graph::vjp::cotangents;
 use xla_moco::graph::{Builder, DType, Mesh, Shape, Sharding, emit};
+use xla_moco::rng::{Purpose, Stream};
+
+use crate::array::Array;
+use crate::run::Program;
+use crate::support::on_each_cpu_plugin;
 
 const FORWARD: &str = "__cudnn$fmhaSoftmax";
 const BACKWARD: &str = "__cudnn$fmhaSoftmaxBackward";
@@ -105,4 +110,59 @@ fn other_types_are_refused() {
     let x = b.input("x", Shape::new(DType::F32, &[2, 3, 2, 8]));
     let error = b.attention(AttentionKernel::Cudnn, x, x, x).unwrap_err();
     assert!(error.to_string().contains("cuDNN's is of bf16"), "{error}");
+}
+
+/// Noise of a spread as that of a trained model's queries and keys.
+fn noise(dims: &[usize], seed: u32) -> Array {
+    let mut stream = Stream::new(3, Purpose::Test, (seed, 0));
+    Array::from_fn(dims, |_| stream.normal())
+}
+
+/// The largest difference over the largest number.
+fn apart(found: &Array, expected: &Array) -> f64 {
+    let pairs = found.data.iter().zip(&expected.data);
+    let largest = expected.data.iter().fold(0.0f64, |m, x| m.max(x.abs()));
+    let worst = pairs.fold(0.0f64, |worst, (x, y)| {
+        let apart = (x - y).abs();
+        if apart.is_nan() {
+            f64::INFINITY
+        } else {
+            worst.max(apart)
+        }
+    });
+    worst / largest
+}
+
+/// On a GPU (`XLA_MOCO_TEST_PJRT=gpu`): what cuDNN computes is what the equations
+/// say, to 2e-2 in bf16.
+#[test]
+fn on_a_gpu_cudnns_attention_is_that_of_the_equations() {
+    on_each_cpu_plugin(1, |plugin, client| {
+        if client.platform_name() != "cuda" {
+            eprintln!("skipped: {plugin} is not for NVIDIA's GPUs");
+            return;
+        }
+        let dims = [4, 197, 12, 64];
+        let inputs: Vec<Array> = (0..4).map(|seed| noise(&dims, seed)).collect();
+        let [found, expected] =
+            [AttentionKernel::Cudnn, AttentionKernel::Equations].map(|kernel| {
+                let b = Builder::new();
+                let shape = Shape::new(DType::BF16, &dims);
+                let [q, k, v, ct] = ["q", "k", "v", "ct"].map(|name| b.input(name, shape));
+                let y = b.attention(kernel, q, k, v).unwrap();
+                let cts = cotangents(&b, &[(y, ct)], &[q, k, v]).unwrap();
+                b.output("y", y);
+                for (name, ct) in ["dq", "dk", "dv"].into_iter().zip(cts) {
+                    b.output(name, ct.unwrap());
+                }
+                Program::new(client, &b.finish().unwrap()).call(&inputs)
+            });
+        for (what, (found, expected)) in ["y", "dq", "dk", "dv"]
+            .into_iter()
+            .zip(found.iter().zip(&expected))
+        {
+            let apart = apart(found, expected);
+            assert!(apart < 2e-2, "{what} differs by {apart}");
+        }
+    });
 }
