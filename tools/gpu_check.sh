@@ -176,14 +176,12 @@ print(max(1, int(speed * float(sys.argv[2]) / 50_000)))' "$out/3-speed.json" "$t
     --set eval.every_steps="$("$python" -c "print(max(1, round($epochs * 50_000 / 1024 / 8)))")"
   outcome "train" $? "$log"
   grep -ho 'held-out [^(]* after step [^(]*' "$run/events.jsonl" 2> /dev/null | tail -20 | sed 's/^/      /' | tee -a "$summary"
-  if [ "$device" = gpu ]; then
-    json "$out/3-knn.json" "$log" "$tool" knn --checkpoint "$run" --pjrt gpu --json
-    outcome "knn" $? "$log"
-    say "      kNN $(field "$out/3-knn.json" top1) %"
-    json "$out/3-probe.json" "$log" "$tool" probe --checkpoint "$run" --pjrt gpu --json
-    outcome "probe" $? "$log"
-    say "      probe $(field "$out/3-probe.json" top1) %"
-  fi
+  json "$out/3-knn.json" "$log" "$tool" knn --checkpoint "$run" --pjrt "$device" --json
+  outcome "knn" $? "$log"
+  say "      kNN $(field "$out/3-knn.json" top1) %"
+  json "$out/3-probe.json" "$log" "$tool" probe --fast --checkpoint "$run" --pjrt "$device" --json
+  outcome "probe" $? "$log"
+  say "      probe on fixed features $(field "$out/3-probe.json" top1) %"
 }
 
 part_4() {

@@ -72,7 +72,7 @@ fn scores(b: &Builder, q: Value, k: Value) -> Result<Value> {
 }
 
 fn factor(q: Shape) -> f64 {
-    (q.dims()[3] as f64).powf(-0.5)
+    1.0 / (q.dims()[3] as f64).sqrt()
 }
 
 /// [B, H, T, E] as [B, T, H, E].

@@ -1,5 +1,6 @@
 //! Rows of attention as one op.
 
+use xla_moco::graph::DType;
 use xla_moco::graph::ops::{Attention, AttentionGrad, AttentionKernel};
 
 use crate::array::{Array, indices};
@@ -45,7 +46,14 @@ pub fn rows() -> Vec<Row> {
             "AttentionGrad",
             "gradient of attention",
             vec![q.clone(), k, v, logarithms, q.clone(), q],
-            move |b, args| b.push(gradient.clone(), args),
+            move |b, args| {
+                let mut args = args.to_vec();
+                // Sums are f32 at least.
+                if args[3].dtype() == DType::BF16 {
+                    args[3] = b.convert(args[3], DType::F32)?;
+                }
+                b.push(gradient.clone(), &args)
+            },
             |x| gradients(x).to_vec(),
         )
         .gradient(Gradient::Refused("it is one itself"))
