@@ -2,6 +2,7 @@
 
     python tools/bench_jax.py --preset vit_micro --out DIR           # lower, and write inputs
     python tools/bench_jax.py --preset vit_micro --time 20           # JAX's own jit and CPU client
+    python tools/bench_jax.py --preset vit_b16 --batch 256 --compute bfloat16 --device gpu --time 20
 
 The step is that of tools/reference/moco_jax.py (the one that the parity fixtures were checked with):
 both encoders on both views, loss, gradients, AdamW and the moving average, with the state donated;
@@ -28,7 +29,9 @@ import sys
 import time
 from pathlib import Path
 
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# JAX looks at this when it is imported.
+ON_GPU = any(a == "gpu" and b == "--device" for b, a in zip(sys.argv, sys.argv[1:])) or "--device=gpu" in sys.argv
+os.environ.setdefault("JAX_PLATFORMS", "cuda" if ON_GPU else "cpu")
 sys.path.insert(0, str(Path(__file__).resolve().parent / "reference"))
 
 import jax
@@ -43,6 +46,8 @@ from moco_jax import Config
 PRESETS = {
     "vit_micro": (Config(blocks=4, dim=128, heads=4, patch=8, image=32, hidden=512, out=128), 128),
     "vit_s16_64px": (Config(blocks=12, dim=384, heads=12, patch=16, image=64, hidden=4096, out=256), 16),
+    "vit_s16": (Config(blocks=12, dim=384, heads=12, patch=16, image=224, hidden=4096, out=256), 256),
+    "vit_b16": (Config(blocks=12, dim=768, heads=12, patch=16, image=224, hidden=4096, out=256), 256),
 }
 
 
@@ -165,9 +170,11 @@ def measure(config: Config, batch: int, steps: int) -> None:
         json.dumps(
             {
                 "jax": jax.__version__,
+                "device": jax.devices()[0].device_kind,
                 "config": dataclasses.asdict(config) | {"batch": batch},
                 "compile_s": round(compiled, 2),
                 "median_ms": round(statistics.median(times), 2),
+                "images_per_second": round(1e3 * batch / statistics.median(times), 1),
                 "step_ms": [round(t, 2) for t in times],
                 "loss": losses,
             }
@@ -183,6 +190,7 @@ def main() -> None:
         parser.add_argument(flag, dest=f"model_{field}", type=int, metavar="N", help=f"instead of the preset's {field}")
     parser.add_argument("--batch", type=int, metavar="N", help="pictures a view, instead of the preset's")
     parser.add_argument("--compute", choices=["float32", "bfloat16"], default="float32", help="masters stay f32")
+    parser.add_argument("--device", choices=["cpu", "gpu"], default="cpu", help="where --time runs")
     action = parser.add_mutually_exclusive_group(required=True)
     action.add_argument("--out", type=Path, metavar="DIR", help="write the lowered step and its inputs")
     action.add_argument("--time", type=int, metavar="STEPS", help="time so many steps of JAX's own jit")

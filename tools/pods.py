@@ -127,15 +127,15 @@ def load():
     return json.loads(KEPT.read_text()) if KEPT.exists() else {}
 
 
-def store(kept, tables):
+def store(kept, tables, file=PAGE):
     """Keeps the results, and writes tables, by their names, into the page."""
     KEPT.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
-    page = PAGE.read_text()
+    page = file.read_text()
     for name, text in tables.items():
         before, rest = page.split(BEGIN.format(name))
         _, after = rest.split(END, 1)
         page = f"{before}{BEGIN.format(name)}\n\n{text}\n\n{END}{after}"
-    PAGE.write_text(page)
+    file.write_text(page)
 
 
 def main():

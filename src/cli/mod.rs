@@ -5,6 +5,7 @@
 //! 2 bad usage, configuration or data, 3 the verdict is that the run is
 //! unhealthy.
 
+mod bench;
 mod compile;
 mod configs;
 mod convert;
@@ -60,6 +61,7 @@ enum Command {
     Inspect(inspect::Args),
     Compile(compile::Args),
     Plan(plan::Args),
+    Bench(bench::Args),
     Knn(knn::Args),
     Probe(probe::Args),
     Features(features::Args),
@@ -110,6 +112,7 @@ fn run(command: Command) -> Result<()> {
         Command::Inspect(args) => inspect::run(args),
         Command::Compile(args) => compile::run(args),
         Command::Plan(args) => plan::run(args),
+        Command::Bench(args) => bench::run(args),
         Command::Knn(args) => knn::run(args),
         Command::Probe(args) => probe::run(args),
         Command::Features(args) => features::run(args),

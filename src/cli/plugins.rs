@@ -10,7 +10,7 @@ use serde_json::{Map, Value as Json, json};
 use super::print;
 use crate::bad_input;
 use crate::graph::DType;
-use crate::pjrt::install::{self, KNOWN, KnownPlugin, ResolveOptions};
+use crate::pjrt::install::{self, KNOWN, KnownPlugin, Need, ResolveOptions};
 use crate::pjrt::{
     Arg, Client, ClientOptions, CompileOptions, Plugin, Program, tpu_deviceless_env, tpu_is_present,
 };
@@ -32,9 +32,19 @@ enum Action {
         json: bool,
     },
     /// Fetch a plugin with pip into the cache folder
+    ///
+    /// Says first what it fetches, and how much that is. One that was
+    /// interrupted goes on with the files that it has.
+    #[command(after_long_help = "Examples:
+  xla-moco plugins install cpu
+  xla-moco plugins install gpu                   # with all of CUDA that it needs: 2.5 GB
+  xla-moco plugins install gpu --compile-only    # for `compile --target gpu:h100:8`: 257 MB")]
     Install {
         /// cpu, gpu, tpu, rocm, or a package of `plugins list`
         name: String,
+        /// Only what compiling for devices that are not there takes
+        #[arg(long)]
+        compile_only: bool,
         /// Print one JSON object
         #[arg(long)]
         json: bool,
@@ -51,26 +61,45 @@ enum Action {
 
 /// Runs `xla-moco plugins`.
 pub fn run(args: PluginsArgs) -> Result<()> {
-    let options = ResolveOptions::default();
+    let mut options = ResolveOptions::default();
     match args.action {
         Action::List { json } => list(&options, json),
-        Action::Install { name, json } => install(&name, &options, json),
+        Action::Install {
+            name,
+            compile_only,
+            json,
+        } => {
+            if compile_only {
+                options.need = Need::Compile;
+            }
+            install(&name, &options, json)
+        }
         Action::Check { name, json } => check(&name, json),
     }
 }
 
 fn list(options: &ResolveOptions, as_json: bool) -> Result<()> {
     let mut rows = Vec::new();
-    for known in KNOWN {
-        let path = install::installed(known, options)?;
-        rows.push((known, path.filter(|_| known.fits_this_machine())));
+    let light = ResolveOptions {
+        need: Need::Compile,
+        ..options.clone()
+    };
+    for known in KNOWN.iter() {
+        let whole = install::installed(known, options)?;
+        let path = match &whole {
+            Some(path) => Some(path.clone()),
+            None => install::installed(known, &light)?,
+        };
+        let path = path.filter(|_| known.fits_this_machine());
+        rows.push((known, path, whole.is_some()));
     }
     if as_json {
         let plugins: Vec<Json> = rows
             .iter()
-            .map(|(known, path)| {
+            .map(|(known, path, runs)| {
                 let mut plugin = described(known);
                 plugin.insert("installed".into(), json!(path.is_some()));
+                plugin.insert("compile_only".into(), json!(path.is_some() && !runs));
                 plugin.insert("path".into(), json!(path));
                 Json::Object(plugin)
             })
@@ -79,9 +108,10 @@ fn list(options: &ResolveOptions, as_json: bool) -> Result<()> {
     }
     let columns = "TARGET MACHINE PACKAGE VERSION API SIZE STATE";
     let mut table = vec![columns.split(' ').map(str::to_owned).collect::<Vec<_>>()];
-    for (known, path) in &rows {
+    for (known, path, runs) in &rows {
         let state = match path {
-            Some(_) => "installed",
+            Some(_) if *runs => "installed",
+            Some(_) => "installed to compile only",
             None if known.fits_this_machine() => "not installed",
             None => "other machine",
         };
@@ -93,7 +123,7 @@ fn list(options: &ResolveOptions, as_json: bool) -> Result<()> {
             known
                 .api
                 .map_or("?".to_owned(), |(major, minor)| format!("{major}.{minor}")),
-            known.download_in_words(),
+            known.download_in_words(Need::Run),
             state.to_owned(),
         ]);
     }
@@ -107,8 +137,15 @@ fn list(options: &ResolveOptions, as_json: bool) -> Result<()> {
             .map(|(cell, width)| format!("{cell:width$}"))
             .collect();
         writeln!(text, "{}", cells.join("  ").trim_end())?;
-        if let Some((known, path)) = index.checked_sub(1).map(|i| &rows[i]) {
+        if let Some((known, path, _)) = index.checked_sub(1).map(|i| &rows[i]) {
             writeln!(text, "     licence: {}; {}", known.licence, known.note)?;
+            if !known.runtime.is_empty() {
+                let light = known.download_in_words(Need::Compile);
+                writeln!(
+                    text,
+                    "     to compile only: {light} (install --compile-only)"
+                )?;
+            }
             if let Some(path) = path {
                 writeln!(text, "     {}", path.display())?;
             }
@@ -127,7 +164,8 @@ fn described(known: &KnownPlugin) -> Map<String, Json> {
         "version": known.version(),
         "api_version": known.api.map(|(major, minor)| format!("{major}.{minor}")),
         "licence": known.licence,
-        "download_bytes": known.download_size(),
+        "download_bytes": known.download_size(Need::Run),
+        "compile_only_bytes": known.download_size(Need::Compile),
         "note": known.note,
     });
     match description {

@@ -48,6 +48,7 @@ impl RunConfig {
         self.check_schedule()?;
         self.check_data()?;
         self.check_augment()?;
+        self.check_compiler()?;
         self.check_intervals()
     }
 
@@ -175,6 +176,26 @@ impl RunConfig {
         for index in 0..3 {
             within(&format!("augment.mean[{index}]"), a.mean[index], 0.0..=1.0)?;
             positive(&format!("augment.std[{index}]"), a.std[index])?;
+        }
+        Ok(())
+    }
+
+    fn check_compiler(&self) -> Result<()> {
+        if let Some(share) = self.gpu.memory_fraction {
+            positive("gpu.memory_fraction", share)?;
+            within("gpu.memory_fraction", share, 0.0..=1.0)?;
+        }
+        for (name, value) in &self.compiler_options {
+            if !name.starts_with("xla_") {
+                return Err(bad_input!(
+                    "`compiler_options.{name}` is no option of XLA: those begin with xla_"
+                ));
+            }
+            if value.is_object() || value.is_array() || value.is_null() {
+                return Err(bad_input!(
+                    "`compiler_options.{name}` is {value}; expected true, false, a number or text"
+                ));
+            }
         }
         Ok(())
     }

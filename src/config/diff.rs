@@ -38,6 +38,10 @@ const EFFECTS: &[(&str, Effect)] = &[
     ("accumulate", Effect::Rounding),
     ("crop_pass", Effect::Rounding),
     ("optimizer_sharding", Effect::Rounding),
+    ("model.attention", Effect::Rounding),
+    ("gpu", Effect::Nothing),
+    ("deterministic", Effect::Rounding),
+    ("compiler_options", Effect::Rounding),
 ];
 
 /// One key in which two configurations differ; `null` where it is absent.

@@ -73,6 +73,11 @@ pub struct RunConfig {
     pub monitor: Monitor,
     pub eval: Eval,
     pub on_unhealthy: OnUnhealthy,
+    pub gpu: Gpu,
+    /// The same bits from every run, on GPUs too.
+    pub deterministic: bool,
+    /// Options of XLA for the train step, by their names.
+    pub compiler_options: Map<String, Value>,
 }
 
 impl RunConfig {

@@ -175,6 +175,33 @@ impl Default for Mesh {
     }
 }
 
+/// What a process takes of a GPU. Devices of other kinds take no notice.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Gpu {
+    /// Share of each GPU's memory that is taken at most, up to 1; absent: the
+    /// plugin's own choice, 0.75.
+    pub memory_fraction: Option<f64>,
+    /// Take it all at the start, which keeps it in one piece; absent: the
+    /// plugin's own choice, true.
+    pub preallocate: Option<bool>,
+    pub allocator: Option<Allocator>,
+}
+
+/// Who deals out a GPU's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Allocator {
+    /// The plugin's choice.
+    Default,
+    /// Best fit with coalescing, in memory of its own.
+    Bfc,
+    /// CUDA's own pools, shared better with other programs.
+    CudaAsync,
+    /// Each array from the driver: slow, but nothing is held back.
+    Platform,
+}
+
 /// How the transformer trunk is lowered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]

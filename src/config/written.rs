@@ -59,6 +59,17 @@ pub struct Written {
     eval: Eval,
     #[serde(default)]
     on_unhealthy: OnUnhealthy,
+    #[serde(default)]
+    gpu: Gpu,
+    /// The same bits from every run, on GPUs too, where they are not so by
+    /// themselves; slower there.
+    #[serde(default)]
+    deterministic: bool,
+    /// Options of XLA by their names (`xla_...`) for the train step: true,
+    /// false, a number or text. A name that the plugin does not know is refused
+    /// by its compiler.
+    #[serde(default)]
+    compiler_options: Map<String, Value>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -104,6 +115,9 @@ impl Written {
             monitor: self.monitor,
             eval: self.eval,
             on_unhealthy: self.on_unhealthy,
+            gpu: self.gpu,
+            deterministic: self.deterministic,
+            compiler_options: self.compiler_options,
         })
     }
 }

@@ -44,11 +44,13 @@ pub fn matmul_flops(graph: &Graph) -> u64 {
 }
 
 fn node_matmul_flops(node: &Node) -> u64 {
-    use super::ops::Op;
+    use super::ops::{Op, attention};
     let (operands, results) = shapes(node);
     match &node.op {
         Op::DotGeneral(op) => op.flops(&operands, &results),
         Op::Convolution(op) => op.flops(&operands, &results),
+        Op::Attention(_) => attention::products(&operands, 2),
+        Op::AttentionGrad(_) => attention::products(&operands, 5),
         op => op.turns() * op.regions().into_iter().map(matmul_flops).sum::<u64>(),
     }
 }

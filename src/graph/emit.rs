@@ -10,6 +10,8 @@ use std::fmt::Write;
 use super::ops::{Emission, Operation};
 use super::{Graph, Mesh, Node, Shape, Value};
 
+mod shards;
+
 /// The module that a PJRT plugin compiles.
 ///
 /// `mesh` must be given if the program runs on more than one device.
@@ -19,6 +21,7 @@ pub fn stablehlo(name: &str, graph: &Graph, mesh: Option<&Mesh>) -> String {
         next: 0,
         locs: Locations::default(),
         sharded: mesh.is_some(),
+        devices: mesh.map_or(1, Mesh::devices),
     };
     let partitions = mesh.map_or(1, Mesh::devices);
     let _ = writeln!(
@@ -106,6 +109,7 @@ struct Emitter {
     next: usize,
     locs: Locations,
     sharded: bool,
+    devices: usize,
 }
 
 /// The SSA number of each value of one graph.
@@ -182,16 +186,16 @@ impl Emitter {
                     names[result.index()] = names[operand.index()];
                 }
             }
-            Emission::Inline(body) => {
-                let mut inner: Names = vec![usize::MAX; body.defs.len()];
-                for (input, operand) in body.inputs.iter().zip(&node.operands) {
-                    inner[input.value.index()] = names[operand.index()];
+            Emission::Inline(body) => self.inline(node, &body, names, depth, scope),
+            Emission::Shards(body) => match self.rows_of_one_device(node) {
+                Some((operands, results)) => {
+                    let own = node.op.emit(&operands, &results);
+                    if let Emission::Shards(body) = own {
+                        self.shards(node, &body, names, depth, scope);
+                    }
                 }
-                self.nodes(&body, &mut inner, depth, scope);
-                for (result, output) in node.results.iter().zip(&body.outputs) {
-                    names[result.index()] = inner[output.value.index()];
-                }
-            }
+                None => self.inline(node, &body, names, depth, scope),
+            },
             Emission::Op {
                 name,
                 attributes,
@@ -206,6 +210,17 @@ impl Emitter {
                 };
                 self.op(node, names, depth, scope, &written);
             }
+        }
+    }
+
+    fn inline(&mut self, node: &Node, body: &Graph, names: &mut Names, depth: usize, scope: &str) {
+        let mut inner: Names = vec![usize::MAX; body.defs.len()];
+        for (input, operand) in body.inputs.iter().zip(&node.operands) {
+            inner[input.value.index()] = names[operand.index()];
+        }
+        self.nodes(body, &mut inner, depth, scope);
+        for (result, output) in node.results.iter().zip(&body.outputs) {
+            names[result.index()] = inner[output.value.index()];
         }
     }
 
@@ -227,7 +242,7 @@ impl Emitter {
         for (i, region) in op.regions.iter().enumerate() {
             self.text.push_str(if i == 0 { " ({\n" } else { ", {\n" });
             if captured.is_empty() {
-                self.region(region, depth + 1, scope);
+                self.region(region, depth + 1, scope, "stablehlo.return");
             } else {
                 self.capturing(region, captured, names, depth + 1, scope);
             }
@@ -262,7 +277,7 @@ impl Emitter {
         let _ = writeln!(self.text, " : ({}) -> {out} loc(#loc{loc})", types(own));
     }
 
-    fn region(&mut self, graph: &Graph, depth: usize, scope: &str) {
+    fn region(&mut self, graph: &Graph, depth: usize, scope: &str, end: &str) {
         let indent = "  ".repeat(depth);
         let mut names: Names = vec![usize::MAX; graph.defs.len()];
         if !graph.inputs.is_empty() {
@@ -281,7 +296,7 @@ impl Emitter {
             let _ = writeln!(self.text, "{indent}^bb0({}):", arguments.join(", "));
         }
         self.nodes(graph, &mut names, depth, scope);
-        self.terminator("stablehlo.return", &graph.output_values(), &names, depth);
+        self.terminator(end, &graph.output_values(), &names, depth);
     }
 
     /// A region without arguments, whose inputs are values from around it.

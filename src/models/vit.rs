@@ -5,11 +5,12 @@
 
 use super::body::{arguments, closed, part, renew};
 use super::{Pool, Tap, Trunk, conv_stem};
-use crate::config::{MlpNorm, Output, PatchProjection, Position, Vit};
+use crate::config::{Attention, MlpNorm, Output, PatchProjection, Position, Vit};
 use crate::graph::block::{self, Lowering};
+use crate::graph::ops::AttentionKernel;
 use crate::graph::{DType, Graph, Result, Value};
 use crate::nn::{
-    Init, Mode, Role, Site, Spec, attention, attention_specs, batch_norm_of_views,
+    Init, Mode, Role, Site, Spec, attention, attention_by, attention_specs, batch_norm_of_views,
     batch_norm_specs, class_attention, class_attention_weights, layer_norm, layer_norm_specs,
     mean_pool, mlp, mlp_specs, patch_embed, patch_embed_specs, under, weight_norm_specs,
 };
@@ -288,6 +289,11 @@ fn attention_half(site: &Site, vit: &Vit, tokens: Tokens, x: Value) -> Result<Va
     let y = layer_norm(&site.at("norm1"), x)?;
     let place = site.at("attn");
     match tokens {
+        // Features are taken on any device.
+        Tokens::All if vit.attention == Attention::Fused && site.mode == Mode::Train => {
+            let branch = attention_by(&place, y, vit.heads, AttentionKernel::Cudnn)?;
+            add_branch(&place, x, branch)
+        }
         Tokens::All => add_branch(&place, x, attention(&place, y, vit.heads)?),
         Tokens::Class => {
             let x = site.b.slice_axis(x, 1, 0, 1)?;

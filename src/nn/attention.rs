@@ -1,5 +1,6 @@
 use super::linear::affine;
 use super::{Init, Site, Spec, linear, linear_specs, under};
+use crate::graph::ops::AttentionKernel;
 use crate::graph::{Builder, DType, Result, Value};
 
 /// Pictures and heads are what products are taken for, one by one.
@@ -35,6 +36,18 @@ pub fn class_attention_weights(site: &Site, x: Value, heads: usize) -> Result<Va
     let class = b.slice_axis(x, 1, 0, 1)?;
     let weights = weights(b, part(0, class)?, part(1, x)?)?;
     b.reshape(weights, &[x.dim(0), heads, x.dim(1)])
+}
+
+/// As [`attention`], by a kernel of the plugin's where `kernel` is one.
+pub fn attention_by(site: &Site, x: Value, heads: usize, kernel: AttentionKernel) -> Result<Value> {
+    let b = site.b;
+    let _scope = site.enter();
+    let part = |i: usize| {
+        let x = projected(site, i, x)?;
+        b.reshape(x, &[x.dim(0), x.dim(1), heads, x.dim(2) / heads.max(1)])
+    };
+    let y = b.attention(kernel, part(0)?, part(1)?, part(2)?)?;
+    linear(&site.at("proj"), b.reshape(y, x.dims())?)
 }
 
 /// What the tokens `asking` [B, Q, D] take from the tokens `x` [B, T, D].

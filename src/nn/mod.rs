@@ -20,7 +20,9 @@ mod patch;
 mod position;
 mod variables;
 
-pub use attention::{attention, attention_specs, class_attention, class_attention_weights};
+pub use attention::{
+    attention, attention_by, attention_specs, class_attention, class_attention_weights,
+};
 pub use conv::{conv, conv_specs, max_pool, mean_pool, relu};
 pub use init::{Init, materialise};
 pub use linear::{linear, linear_specs};

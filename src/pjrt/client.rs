@@ -8,6 +8,7 @@ use super::buffer::Buffer;
 use super::error::Result;
 use super::executable::Executable;
 use super::ffi::{self, DeviceHandle, Handle, MemoryInUse, Value};
+use super::gpu;
 use super::plugin::Plugin;
 use super::proto::CompileOptions;
 use super::store::Store;
@@ -65,11 +66,15 @@ impl Client {
         let store = options.rendezvous.as_ref().map(|job| &job.store);
         let create = |options: &[(String, Value)]| {
             Handle::<ffi::Client>::create(plugin.api, options, store.cloned()).with_context(|| {
-                format!(
+                let mut words = format!(
                     "the plugin {} finds no device to work on: is there one, with its driver \
-                         loaded, and free? (--pjrt cpu needs none)",
+                     loaded, and free? (--pjrt cpu needs none)",
                     plugin.path().display()
-                )
+                );
+                for wrong in gpu::what_is_wrong(plugin.path()) {
+                    words += &format!("\n  {wrong}");
+                }
+                words
             })
         };
         let mut extra = options.extra.clone();

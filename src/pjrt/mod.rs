@@ -32,6 +32,7 @@ mod element;
 mod error;
 mod executable;
 mod ffi;
+pub mod gpu;
 mod hlo;
 pub mod install;
 mod plugin;

@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 
 use super::error;
 use super::ffi::{Api, Value};
+use super::gpu::Toolkit;
 use crate::bad_input;
 
 /// The oldest API (0.x) that we know to work.
@@ -57,6 +58,9 @@ impl Plugin {
                 path.display()
             )
         };
+        if let Some(toolkit) = Toolkit::of(path) {
+            toolkit.preload();
+        }
         let api = Api::open(path).map_err(no_plugin)?;
         let (major, minor) = api.version();
         if major != 0 || minor < MIN_MINOR {

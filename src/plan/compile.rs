@@ -5,9 +5,10 @@ use anyhow::Result;
 use super::buffers::biggest_written;
 use super::estimate::{has_loop, network, products, roofline};
 use super::facts::{BUFFERS, Facts, facts};
+use super::options::{check_platform, step_options};
 use super::report::{Alternative, Pace, Report};
 use super::target::Machine;
-use crate::config::{ComputeDtype, Mesh, OptimizerSharding, RunConfig};
+use crate::config::{Attention, Backbone, ComputeDtype, Mesh, OptimizerSharding, RunConfig};
 use crate::graph::block::Lowering;
 use crate::models;
 use crate::programs::Program;
@@ -95,8 +96,11 @@ fn lighter(config: &RunConfig) -> Vec<RunConfig> {
 /// The compiler's, except that the program does not fit.
 pub fn report(machine: &Machine, step: &TrainStep, price: Option<f64>) -> Result<Report> {
     let config = step.config;
+    check_platform(config, &machine.platform)?;
     let program = train_step::build(step)?;
-    let facts = facts(machine, &program.text())?;
+    // Nothing is measured where no device is, so nothing is kept.
+    let options = step_options(config, &machine.platform, None);
+    let facts = facts(machine, &program.text(), &options)?;
     let share = share_of_one_device(step, machine.devices)?;
     let all = products(&program.graph);
     let model = products(&computed_once(step)?.graph);
@@ -122,7 +126,7 @@ pub fn report(machine: &Machine, step: &TrainStep, price: Option<f64>) -> Result
         lowering: step.lowering.name().to_owned(),
         accumulate: config.accumulate,
         optimizer_sharding: config.optimizer_sharding,
-        fits: fits(machine, &facts),
+        fits: fits(machine, config, &facts),
         argument_bytes: memory.map(|m| m.argument_bytes),
         output_bytes: memory.map(|m| m.output_bytes),
         alias_bytes: memory.map(|m| m.alias_bytes),
@@ -173,18 +177,28 @@ pub fn report(machine: &Machine, step: &TrainStep, price: Option<f64>) -> Result
 
 /// Memory is known exactly; a compiler that refuses what does not fit has done
 /// so by now.
-fn fits(machine: &Machine, facts: &Facts) -> bool {
-    let there = machine.usable_memory();
+fn fits(machine: &Machine, config: &RunConfig, facts: &Facts) -> bool {
+    let there = machine.usable_memory(config.gpu.memory_fraction);
     let fits = |memory: u64| there == 0 || memory <= there;
     facts.refusal.is_none() && facts.memory.is_none_or(|memory| fits(memory.total()))
 }
 
-/// The program without what is computed again to save memory.
+/// FLOPs of a step's matrix products, over all devices, nothing computed twice.
+pub fn model_flops(step: &TrainStep) -> Result<f64> {
+    let products = products(&computed_once(step)?.graph);
+    Ok((products.bf16_flops + products.f32_flops) as f64)
+}
+
+/// The program without what is computed again to save memory, its products all
+/// told.
 fn computed_once(step: &TrainStep) -> Result<Program> {
-    let config = RunConfig {
+    let mut config = RunConfig {
         accumulate: 1,
         ..step.config.clone()
     };
+    if let Backbone::Vit(vit) = &mut config.model.backbone {
+        vit.attention = Attention::Plain;
+    }
     let step = TrainStep {
         config: &config,
         lowering: Lowering::Unrolled,

@@ -28,7 +28,11 @@ pub(super) fn products(graph: &Graph) -> Products {
             all.f32_flops += turns * body.f32_flops;
             all.bytes += turns * body.bytes;
         }
-        if matches!(node.op, Op::DotGeneral(_) | Op::Convolution(_)) {
+        let multiplies = matches!(
+            node.op,
+            Op::DotGeneral(_) | Op::Convolution(_) | Op::Attention(_) | Op::AttentionGrad(_)
+        );
+        if multiplies {
             let cost = cost::of(node);
             match node.operands[0].dtype() {
                 DType::BF16 => all.bf16_flops += cost.matmul_flops,

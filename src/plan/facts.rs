@@ -68,25 +68,21 @@ pub fn partitioned(hlo: &HloText) -> Option<&str> {
 ///
 /// # Errors
 /// The compiler's, except that the program does not fit.
-pub(super) fn facts(machine: &Machine, text: &str) -> Result<Facts> {
-    let entry = entry(machine, text)?;
+pub(super) fn facts(machine: &Machine, text: &str, options: &CompileOptions) -> Result<Facts> {
+    let entry = entry(machine, text, options)?;
     if let Some(facts) = load(&entry) {
         return Ok(facts);
     }
-    let facts = ask(machine, text)?;
+    let facts = ask(machine, text, options)?;
     if let Err(error) = store(&entry, &facts) {
         tracing::warn!("what the compiler said is not kept: {error:#}");
     }
     Ok(facts)
 }
 
-fn ask(machine: &Machine, text: &str) -> Result<Facts> {
-    let options = CompileOptions {
-        num_partitions: machine.devices,
-        ..CompileOptions::default()
-    };
+fn ask(machine: &Machine, text: &str, options: &CompileOptions) -> Result<Facts> {
     let start = Instant::now();
-    let compiled = export_hlo(&options, Some(AFTER_PARTITIONING), |options| {
+    let compiled = export_hlo(options, Some(AFTER_PARTITIONING), |options| {
         machine.compile(text, options)
     });
     let compile_seconds = start.elapsed().as_secs_f64();
@@ -143,7 +139,7 @@ impl Facts {
 }
 
 /// The file of an answer: named by all that it depends on.
-fn entry(machine: &Machine, text: &str) -> Result<PathBuf> {
+fn entry(machine: &Machine, text: &str, options: &CompileOptions) -> Result<PathBuf> {
     let plugin = machine.plugin.path();
     let file = plugin
         .metadata()
@@ -152,9 +148,13 @@ fn entry(machine: &Machine, text: &str) -> Result<PathBuf> {
     // Flags that reach the compiler.
     let flags =
         ["XLA_FLAGS", "LIBTPU_INIT_ARGS"].map(|name| std::env::var(name).unwrap_or_default());
+    let mut flags = flags.join("\n");
+    if !options.env_overrides.is_empty() {
+        flags += &format!("\n{:?}", options.env_overrides);
+    }
     let mut hash = Sha256::new();
     for part in [
-        flags.join("\n"),
+        flags,
         FORMAT.to_string(),
         machine.target.to_string(),
         machine.device_kind.clone(),

@@ -3,6 +3,8 @@
 
 use serde::Serialize;
 
+use crate::config::ComputeDtype;
+
 /// Of one device, as PJRT counts them: a TPU v2, v3, v4 or v7 chip has two.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Hardware {
@@ -121,6 +123,63 @@ pub(super) const GPUS: &[Gpu] = &[
     },
 ];
 
+/// GPUs beside [`GPUS`] by a part of the name that their driver gives them, and
+/// their peak in bf16 with f32 sums, dense, TFLOP/s: NVIDIA's data sheets and,
+/// for GeForce and RTX, its architecture white papers. Longer names first.
+const PEAKS: &[(&str, f64)] = &[
+    ("H100 PCIe", 756.0),
+    ("H100 NVL", 835.0),
+    ("H100", 989.0),
+    ("H200", 989.0),
+    ("B200", 2250.0),
+    ("A100", 312.0),
+    ("A10G", 70.0),
+    ("A10", 125.0),
+    ("A30", 165.0),
+    ("A40", 149.7),
+    ("L40S", 362.05),
+    ("L40", 181.05),
+    ("L4", 121.0),
+    ("RTX 3090", 71.0),
+    ("RTX 4090", 165.2),
+];
+
+/// TPUs by the names that PJRT gives their devices.
+const TPU_KINDS: &[(&str, &str)] = &[
+    ("TPU v2", "v2"),
+    ("TPU v3", "v3"),
+    ("TPU v4", "v4"),
+    ("TPU v5 lite", "v5e"),
+    ("TPU v5e", "v5e"),
+    ("TPU v5", "v5p"),
+    ("TPU v5p", "v5p"),
+    ("TPU v6 lite", "v6e"),
+    ("TPU v6e", "v6e"),
+    ("TPU7x", "tpu7x"),
+];
+
+/// What a device can do at most with matrix products of a type, FLOP/s, by its
+/// data sheet; none where there is no sheet, as for CPUs, and for f32 on a GPU,
+/// of which it depends on the compiler's choice of TF32.
+pub fn peak_flops(device_kind: &str, dtype: ComputeDtype) -> Option<f64> {
+    let tpu = TPU_KINDS.iter().find(|(kind, _)| *kind == device_kind);
+    if let Some((_, generation)) = tpu {
+        let (_, hardware) = TPUS.iter().find(|(name, _)| name == generation)?;
+        return Some(match dtype {
+            ComputeDtype::Bf16 => hardware.bf16_flops,
+            ComputeDtype::F32 => hardware.f32_flops,
+        });
+    }
+    let words: Vec<&str> = device_kind.split([' ', '-']).collect();
+    let holds = |name: &str| {
+        let name: Vec<&str> = name.split(' ').collect();
+        words.windows(name.len()).any(|part| part == name)
+    };
+    let found = PEAKS.iter().find(|(name, _)| holds(name));
+    let is_bf16 = dtype == ComputeDtype::Bf16;
+    found.filter(|_| is_bf16).map(|(_, tflops)| tflops * 1e12)
+}
+
 /// A share of this machine's processor. There is no data sheet to ask: 40
 /// GFLOP/s and 10 GB/s a core is what a server core with AVX2 did when XLA's
 /// products were measured.
@@ -132,5 +191,32 @@ pub(super) fn cpu(devices: usize, cores: usize, memory: u64) -> Hardware {
         memory: memory / devices as u64,
         memory_bandwidth: 10e9 * share,
         network_bandwidth: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peaks_are_found_by_the_names_that_plugins_give() {
+        let bf16 = |kind| peak_flops(kind, ComputeDtype::Bf16).map(|peak| peak / 1e12);
+        assert_eq!(bf16("NVIDIA H100 80GB HBM3"), Some(989.0));
+        assert_eq!(bf16("NVIDIA H100 PCIe"), Some(756.0));
+        assert_eq!(bf16("NVIDIA A100-SXM4-80GB"), Some(312.0));
+        assert_eq!(bf16("NVIDIA L40S"), Some(362.05));
+        assert_eq!(bf16("NVIDIA A1000 Laptop GPU"), None);
+        assert_eq!(bf16("TPU v3"), Some(61.5));
+        assert_eq!(bf16("TPU v5 lite"), Some(197.0));
+        assert_eq!(bf16("cpu"), None);
+        assert_eq!(peak_flops("NVIDIA H100 80GB HBM3", ComputeDtype::F32), None);
+    }
+
+    #[test]
+    fn gpus_to_compile_for_and_gpus_to_run_on_have_the_same_peak() {
+        for gpu in GPUS {
+            let peak = peak_flops(gpu.description, ComputeDtype::Bf16);
+            assert_eq!(peak, Some(gpu.hardware.bf16_flops), "{}", gpu.name);
+        }
     }
 }

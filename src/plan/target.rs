@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 
 use super::hardware::{GPUS, Gpu, Hardware, TPUS, cpu};
 use crate::bad_input;
-use crate::pjrt::install::{self, ResolveOptions};
+use crate::pjrt::install::{self, Need, ResolveOptions};
 use crate::pjrt::{
     self, Client, ClientOptions, CompileOptions, Compiled, CompiledMemory, Plugin, Program,
     Topology, Value,
@@ -140,7 +140,12 @@ impl Machine {
             Target::Gpu(name, devices) => {
                 let found = GPUS.iter().find(|gpu| gpu.name == *name);
                 let gpu: &Gpu = found.context("a GPU without description")?;
-                let plugin = install::load("gpu", &ResolveOptions::default())?;
+                let options = ResolveOptions {
+                    need: Need::Compile,
+                    ..ResolveOptions::default()
+                };
+                let plugin = install::load("gpu", &options)?;
+                check_ptxas(&plugin)?;
                 let options = [
                     // Partitions of the network, machines in each, GPUs of each.
                     ("topology".to_owned(), Value::Text(format!("1x1x{devices}"))),
@@ -195,9 +200,9 @@ impl Machine {
 
     /// Memory that a program may take; 0: not known. A GPU plugin keeps a
     /// quarter of the device's for others unless it is told otherwise.
-    pub(super) fn usable_memory(&self) -> u64 {
+    pub(super) fn usable_memory(&self, gpu_fraction: Option<f64>) -> u64 {
         match self.target {
-            Target::Gpu(..) => self.hardware.memory / 4 * 3,
+            Target::Gpu(..) => (self.hardware.memory as f64 * gpu_fraction.unwrap_or(0.75)) as u64,
             Target::Tpu(_) | Target::Cpu(_) => self.hardware.memory,
         }
     }
@@ -212,6 +217,19 @@ impl Machine {
             }
             Compiler::Topology(topology) => told(&topology.compile(&program, options)?),
         }
+    }
+}
+
+/// Without NVIDIA's assembler the compiler fails late, or with the process.
+fn check_ptxas(plugin: &Plugin) -> Result<()> {
+    match pjrt::gpu::Toolkit::of(plugin.path()) {
+        Some(toolkit) if toolkit.ptxas().is_none() => Err(bad_input!(
+            "there is no ptxas, without which {} compiles nothing: neither beside it, nor on the \
+             PATH, nor in /usr/local/cuda/bin. `xla-moco plugins install gpu --compile-only` \
+             fetches a plugin that has it",
+            plugin.path().display()
+        )),
+        _ => Ok(()),
     }
 }
 

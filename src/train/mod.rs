@@ -7,12 +7,15 @@
 //! | `pictures` | opens the training pictures and the held-out ones |
 //! | `plan` | what happens after which step: schedule, evaluations, checkpoints, stop |
 //! | `folder`, `origin` | takes the run's folder; whether what is there can be gone on from, and to the same bits |
-//! | `session` | plugin, client, program, compilation, state: all that is there before the first step |
+//! | `compilation` | plugin, client, the step built and compiled |
+//! | `session` | these and the state: all that is there before the first step |
 //! | `continue_from` | weights that a run starts from |
 //! | `devices`, `state`, `gather`, `feed` | arrays to the devices; the train state there, and its copies on the host, with what is split over hosts; a step's batch and scalars |
 //! | `draws` | mixtures, erased rectangles and skipped branches of training with labels |
 //! | `first_step` | the first step's arguments on the host, for another client |
 //! | `run_loop` | the loop itself |
+//! | `memory` | what to lower where the devices' memory was full |
+//! | `bench` | the step timed, without a run |
 //! | `hosts` | the processes that train together: shares, agreement, silence |
 //! | `in_flight`, `clock` | steps enqueued and not finished, and their metrics; where the time goes |
 //! | `records`, `corrupt_list`, `held_out` | metrics, events, TensorBoard, progress |
@@ -26,7 +29,9 @@
 //! - A checkpoint has its name only when all metrics lines up to its step are
 //!   on disk.
 
+mod bench;
 mod clock;
+mod compilation;
 mod continue_from;
 mod corrupt_list;
 mod devices;
@@ -38,6 +43,7 @@ mod gather;
 mod held_out;
 mod hosts;
 mod in_flight;
+mod memory;
 mod origin;
 mod parts;
 mod pictures;
@@ -65,12 +71,13 @@ use run_loop::RunLoop;
 use session::Session;
 use signals::StopRequest;
 
+pub use bench::{Options as BenchOptions, Report as BenchReport, Timing, bench};
+pub use compilation::all_devices;
 pub use feed::loader;
 pub use first_step::first_arguments;
 pub use hosts::Job;
 pub use parts::Parts;
 pub use pictures::{Pictures, Places, at};
-pub use session::all_devices;
 
 /// What is to be run, and where.
 #[derive(Clone, Debug)]
@@ -150,7 +157,7 @@ pub fn run(options: &Options) -> Result<Outcome> {
     // Only a client knows a TPU's hosts; a CPU's comes when its threads are known.
     let client = match options.pjrt == "cpu" {
         true => None,
-        false => Some(session::connect(options, &hosts)?),
+        false => Some(compilation::connect(&options.pjrt, config, Some(&hosts))?),
     };
     let hosts = match &client {
         Some(client) => hosts.of(client)?,
@@ -174,7 +181,7 @@ pub fn run(options: &Options) -> Result<Outcome> {
     }
     // The number that the run began with: the last bits depend on it.
     let threads = folder.threads().unwrap_or_else(pjrt::pinned_threads);
-    pjrt::pin_threads(threads.max(least_threads(options)))?;
+    pjrt::pin_threads(threads.max(least_threads(&options.pjrt, config)))?;
 
     let mut records = Records::open(&folder, config, &plan)?;
     records.started(&pictures)?;
@@ -226,9 +233,9 @@ pub fn run(options: &Options) -> Result<Outcome> {
 
 /// Several devices of a CPU wait for each other on the threads of one pool:
 /// with as few as there are devices, all may wait for different things.
-fn least_threads(options: &Options) -> usize {
-    match options.config.mesh.data {
-        devices if devices > 1 && options.pjrt == "cpu" => 4 * devices,
+fn least_threads(pjrt: &str, config: &RunConfig) -> usize {
+    match config.mesh.data {
+        devices if devices > 1 && pjrt == "cpu" => 4 * devices,
         _ => 1,
     }
 }

@@ -12,6 +12,7 @@ use super::feed::{self, Scalars};
 use super::folder::Folder;
 use super::hosts::{self, Heartbeat};
 use super::in_flight::{Enqueued, Finished, InFlight, Late};
+use super::memory::with_advice;
 use super::pictures::Pictures;
 use super::plan::Plan;
 use super::records::Records;
@@ -110,6 +111,7 @@ impl<'a> RunLoop<'a> {
         match trained {
             Ok(()) => self.finish(),
             Err(error) => {
+                let error = with_advice(error, self.config, &self.session.footprint);
                 let is_late = error.chain().any(|cause| cause.is::<Late>());
                 if is_late || self.session.hosts.are_apart() {
                     // The devices may wait for other hosts for ever: nothing may

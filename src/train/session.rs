@@ -2,35 +2,27 @@
 //! compilation, state.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
 use super::Options;
+use super::compilation::{CompiledStep, autotune_folder, compile_step, connect, step_options};
 use super::continue_from::{self, Start};
 use super::devices::Devices;
 use super::folder::Folder;
 use super::gather::Gather;
 use super::held_out::{HeldOut, Measure};
 use super::hosts::{self, Exchange, Hosts, Stance, agree};
+use super::memory::{Footprint, with_advice};
 use super::origin;
 use super::pictures::Pictures;
 use super::records::Records;
 use super::state::{self, DeviceState};
-use crate::bad_input;
 use crate::checkpoint::Origin;
-use crate::config::{Model, RunConfig};
-use crate::graph::block::Lowering;
-use crate::models;
-use crate::pjrt::install::{self, ResolveOptions};
-use crate::pjrt::{
-    self, Arg, Buffer, Client, ClientOptions, Code, CompileCache, CompileOptions, Event,
-    Executable, Plugin,
-};
-use crate::plan;
+use crate::pjrt::{self, Buffer, Client, CompileCache, Event, Executable};
+use crate::programs::Program;
 use crate::programs::train_step::{self, TrainStep};
-use crate::programs::{self, Program};
 use crate::report::Severity;
 
 /// A run that is ready to train.
@@ -47,6 +39,8 @@ pub struct Session {
     pub exchange: Option<Exchange>,
     /// Where several hosts may hold parts of the state.
     pub gather: Option<Gather>,
+    /// What the step takes of a device.
+    pub footprint: Footprint,
     executable: Executable,
 }
 
@@ -71,7 +65,7 @@ impl Session {
         let (config, step) = (&options.config, folder.step());
         let client = match client {
             Some(client) => client,
-            None => connect(options, &hosts)?,
+            None => connect(&options.pjrt, config, Some(&hosts))?,
         };
         tell_plugin(&client, records, step)?;
 
@@ -96,29 +90,26 @@ impl Session {
             true => Some(CompileCache::of_user()?),
             false => None,
         };
-        let mut compile = |lowering| {
-            let program = train_step::build(&TrainStep {
-                lowering,
-                ..step_of_run
-            })?;
-            let text = program.text();
-            let executable = compile(&client, &text, config, cache.as_ref(), records, step)?;
-            anyhow::Ok((program, text, executable))
-        };
-        let (program, text, executable) = match programs::lowering(config) {
-            Some(lowering) => compile(lowering)?,
-            None => {
-                let kind = client.devices().first().map_or("", |device| device.kind());
-                // Each host has a cache of its own.
-                let first = match hosts.count {
-                    1 => plan::recommended(&step_of_run, kind)?,
-                    _ => None,
-                };
-                let fits = |(_, _, executable): &(_, _, Executable)| fits(&client, executable);
-                let first = first.unwrap_or(Lowering::Unrolled);
-                first_that_fits(&config.model, first, compile, fits)?
-            }
-        };
+        // Each host has a cache of its own.
+        let recommend = hosts.count == 1;
+        let autotune = autotune_folder(config, Some(&folder.root))?;
+        let compiled = compile_step(
+            &client,
+            &step_of_run,
+            &step_options(config, &client, &autotune),
+            cache.as_ref(),
+            recommend,
+            &mut |executable, seconds, origin| {
+                tell_compiled(executable, seconds, origin, records, step)
+            },
+        )?;
+        let footprint = compiled.footprint(&client)?;
+        let CompiledStep {
+            program,
+            executable,
+            ..
+        } = compiled;
+        let text = program.text();
 
         let devices = Devices::of(&client, &executable, config.mesh.data)?;
         let exchange = hosts.exchange(config);
@@ -160,7 +151,8 @@ impl Session {
             }
         };
         let state = DeviceState::upload(&program, &devices, initial)
-            .with_context(|| format!("the state after step {step}"))?;
+            .with_context(|| format!("the state after step {step}"))
+            .map_err(|error| with_advice(error, config, &footprint))?;
         check_aliasing(&executable, state.bytes())?;
 
         let gather = match hosts.count {
@@ -198,6 +190,7 @@ impl Session {
             hosts,
             exchange,
             gather,
+            footprint,
             executable,
         })
     }
@@ -205,121 +198,18 @@ impl Session {
     /// Enqueues a step on its arguments beside the state. Gives its metrics
     /// and, for each device, the event that it is done.
     pub fn enqueue(&mut self, inputs: &[Vec<Buffer>]) -> Result<(Buffer, Vec<Event>)> {
-        let mut arguments = self.state.donate();
-        for (row, inputs) in arguments.iter_mut().zip(inputs) {
-            row.extend(inputs.iter().map(Arg::Borrow));
-        }
-        let outputs = self.executable.execute(arguments)?;
-        let metrics = self.state.take(outputs.buffers);
-        // All devices have the same.
-        let first = metrics.into_iter().flatten().next();
-        Ok((first.context("the step gave no metrics")?, outputs.done))
+        self.state.step(&self.executable, inputs)
     }
 }
 
-/// The devices that a plugin has, on all hosts. The client that is asked is
-/// gone on return.
-///
-/// # Errors
-/// [`bad_input!`] for a CPU, which has as many as one asks for.
-pub fn all_devices(pjrt: &str) -> Result<usize> {
-    let plugin = load(pjrt)?;
-    let client = Client::new(&plugin, &ClientOptions::default())?;
-    match client.platform_name() {
-        "cpu" => Err(bad_input!(
-            "--devices all: a CPU has as many devices as one asks for; give their number"
-        )),
-        _ => Ok(client.processes().len()),
-    }
-}
-
-fn load(pjrt: &str) -> Result<Arc<Plugin>> {
-    if pjrt == "tpu" && !pjrt::tpu_is_present() {
-        return Err(bad_input!(
-            "--pjrt tpu: this machine has no TPU to train on; use --pjrt cpu here, or run the \
-             same command on a TPU machine"
-        ));
-    }
-    install::load(pjrt, &ResolveOptions::default())
-}
-
-pub fn connect(options: &Options, hosts: &Hosts) -> Result<Arc<Client>> {
-    let plugin = load(&options.pjrt)?;
-    let devices = ClientOptions {
-        devices: Some(options.config.mesh.data),
-        rendezvous: hosts.rendezvous(),
-        ..ClientOptions::default()
-    };
-    Client::new(&plugin, &devices)
-}
-
-/// Whether a program's memory is no more than the device's, where the plugin
-/// tells both: not all compilers refuse what does not fit.
-fn fits(client: &Client, executable: &Executable) -> Result<bool> {
-    let device = client
-        .devices()
-        .first()
-        .context("a client without devices")?;
-    let limit = device.memory_in_use()?.and_then(|memory| memory.limit);
-    let (Some(memory), Some(limit)) = (executable.memory_stats()?, limit) else {
-        return Ok(true);
-    };
-    Ok(memory.total() <= limit)
-}
-
-/// Compiles with the lowering `first`, or with the first of those after it that
-/// the compiler does not refuse for want of memory.
-fn first_that_fits<T>(
-    model: &Model,
-    first: Lowering,
-    mut compile: impl FnMut(Lowering) -> Result<T>,
-    fits: impl Fn(&T) -> Result<bool>,
-) -> Result<T> {
-    let mut lighter = models::lighter(model, first);
-    let mut lowering = first;
-    loop {
-        let compiled = compile(lowering);
-        let no_memory = match &compiled {
-            Ok(compiled) => !fits(compiled)?,
-            Err(error) => {
-                let refusal = error.downcast_ref::<pjrt::Error>();
-                refusal.is_some_and(|e| e.code() == Some(Code::RESOURCE_EXHAUSTED))
-            }
-        };
-        match lighter.next().filter(|_| no_memory) {
-            // The last resort is tried though it seems not to fit.
-            None => return compiled,
-            Some(next) => {
-                tracing::warn!(
-                    "lowering={} does not fit into the device's memory; trying {}",
-                    lowering.name(),
-                    next.name()
-                );
-                lowering = next;
-            }
-        }
-    }
-}
-
-fn compile(
-    client: &Client,
-    text: &str,
-    config: &RunConfig,
-    cache: Option<&CompileCache>,
+fn tell_compiled(
+    executable: &Executable,
+    seconds: f64,
+    origin: pjrt::Origin,
     records: &mut Records,
     step: u64,
-) -> Result<Executable> {
-    let options = CompileOptions {
-        num_partitions: config.mesh.data,
-        ..CompileOptions::default()
-    };
-    let start = Instant::now();
-    let program = pjrt::Program { text };
-    let (executable, from) = client
-        .compile_cached(&program, &options, cache)
-        .context("cannot compile the train step")?;
-    let seconds = start.elapsed().as_secs_f64();
-    let cached = from == pjrt::Origin::Cache;
+) -> Result<()> {
+    let cached = origin == pjrt::Origin::Cache;
     let message = match cached {
         true => format!("train step from the compile cache in {seconds:.1} s"),
         false => format!("train step compiled in {seconds:.1} s"),
@@ -330,8 +220,7 @@ fn compile(
         "cached": cached,
         "temp_bytes": memory.map(|memory| memory.temp_bytes),
     });
-    records.tell(step, "compile", Severity::Info, &message, evidence)?;
-    Ok(executable)
+    records.tell(step, "compile", Severity::Info, &message, evidence)
 }
 
 /// The step must update the state in place: a copy would double its memory.

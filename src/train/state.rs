@@ -10,7 +10,7 @@ use super::parts::Parts;
 use crate::bad_input;
 use crate::checkpoint::{Dtype, HostTensor, Snapshot};
 use crate::graph::{DType, Input, Shape, Sharding};
-use crate::pjrt::{Arg, Buffer, Pending};
+use crate::pjrt::{Arg, Buffer, Event, Executable, Pending};
 use crate::programs::{HostArray, Program};
 
 /// A tensor of the state.
@@ -68,8 +68,27 @@ impl DeviceState {
         }
     }
 
+    /// Enqueues a step on its arguments beside the state, whose result is the
+    /// new state. Gives its metrics and, for each device, the event that it is
+    /// done.
+    pub fn step(
+        &mut self,
+        executable: &Executable,
+        inputs: &[Vec<Buffer>],
+    ) -> Result<(Buffer, Vec<Event>)> {
+        let mut arguments = self.donate();
+        for (row, inputs) in arguments.iter_mut().zip(inputs) {
+            row.extend(inputs.iter().map(Arg::Borrow));
+        }
+        let outputs = executable.execute(arguments)?;
+        let metrics = self.take(outputs.buffers);
+        // All devices have the same.
+        let first = metrics.into_iter().flatten().next();
+        Ok((first.context("the step gave no metrics")?, outputs.done))
+    }
+
     /// Gives the buffers away to the next step, a row for each device.
-    pub fn donate(&mut self) -> Vec<Vec<Arg<'static>>> {
+    fn donate(&mut self) -> Vec<Vec<Arg<'static>>> {
         let rows = std::mem::take(&mut self.buffers).into_iter();
         rows.map(|row| row.into_iter().map(Arg::Donate).collect())
             .collect()
@@ -77,7 +96,7 @@ impl DeviceState {
 
     /// Takes that step's results: the first ones of each row are the new
     /// state. Gives the others back.
-    pub fn take(&mut self, mut outputs: Vec<Vec<Buffer>>) -> Vec<Vec<Buffer>> {
+    fn take(&mut self, mut outputs: Vec<Vec<Buffer>>) -> Vec<Vec<Buffer>> {
         let split = |row: &mut Vec<Buffer>| row.split_off(self.tensors.len());
         let others = outputs.iter_mut().map(split).collect();
         self.buffers = outputs;

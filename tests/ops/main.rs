@@ -5,6 +5,7 @@ mod array;
 mod blocks;
 mod bytes;
 mod chunks;
+mod cudnn;
 mod module;
 mod philox;
 mod plugin;

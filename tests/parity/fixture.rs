@@ -8,7 +8,7 @@ use safetensors::{Dtype, SafeTensors};
 use xla_moco::graph::{Builder, DType, Graph, Shape, Value, emit};
 use xla_moco::pjrt::{Arg, Client, ClientOptions, Executable};
 
-use crate::support::{compile, cpu_plugins};
+use crate::support::{compile, cpu_plugins, test_options};
 
 /// A tensor of a fixture, its elements' bytes as they are in the file.
 #[derive(Clone)]
@@ -70,7 +70,11 @@ pub fn part(tensors: &Tensors, prefix: &str) -> Tensors {
 /// The default CPU plugin with one device.
 pub fn client() -> Arc<Client> {
     let (_, plugin) = cpu_plugins().remove(0);
-    Client::new(&plugin, &ClientOptions::default()).unwrap()
+    let options = ClientOptions {
+        extra: test_options(),
+        ..ClientOptions::default()
+    };
+    Client::new(&plugin, &options).unwrap()
 }
 
 /// A compiled graph, called by its inputs' names.

@@ -11,11 +11,19 @@ use xla_moco::graph::DType;
 use xla_moco::pjrt::install::{self, ResolveOptions};
 use xla_moco::pjrt::{
     Buffer, Client, ClientOptions, CompileOptions, Executable, Plugin, Program, TPU_DEVICELESS_ENV,
-    tpu_is_present,
+    Value, tpu_is_present,
 };
 
-/// The known CPU plugins of this machine by package; fetched on first use.
+/// Names a plugin to test in place of the CPU's, as `--pjrt` does: a GPU's.
+const TESTED: &str = "XLA_MOCO_TEST_PJRT";
+
+/// The known CPU plugins of this machine by package; fetched on first use. With
+/// the variable above, that plugin alone.
 pub fn cpu_plugins() -> Vec<(&'static str, Arc<Plugin>)> {
+    if let Ok(name) = std::env::var(TESTED) {
+        let plugin = install::load(&name, &ResolveOptions::default()).unwrap();
+        return vec![("the plugin of XLA_MOCO_TEST_PJRT", plugin)];
+    }
     install::candidates("cpu")
         .expect("this machine has a CPU plugin")
         .into_iter()
@@ -31,12 +39,29 @@ pub fn on_each_cpu_plugin(devices: usize, check: impl Fn(&str, &Arc<Client>)) {
     for (name, plugin) in cpu_plugins() {
         let options = ClientOptions {
             devices: Some(devices),
+            extra: test_options(),
             ..ClientOptions::default()
         };
-        let client = Client::new(&plugin, &options).unwrap();
-        assert_eq!(client.devices().len(), devices, "{name}");
+        let client = match Client::new(&plugin, &options) {
+            // Devices of a CPU are as many as one asks for.
+            Err(error) if devices > 1 && std::env::var(TESTED).is_ok() => {
+                eprintln!("skipped: {error:#}");
+                continue;
+            }
+            client => client.unwrap(),
+        };
+        if std::env::var(TESTED).is_err() {
+            assert_eq!(client.devices().len(), devices, "{name}");
+        }
         check(name, &client);
     }
+}
+
+/// Tests run beside each other: none may take a GPU's memory for itself.
+pub fn test_options() -> Vec<(String, Value)> {
+    let gpu = std::env::var(TESTED).is_ok_and(|name| name == "gpu" || name == "rocm");
+    let on_demand = ("preallocate".to_owned(), Value::Bool(false));
+    gpu.then_some(on_demand).into_iter().collect()
 }
 
 pub fn f32_bytes(values: &[f32]) -> Vec<u8> {

@@ -62,11 +62,35 @@ impl RunConfig {
         if m.patch_projection == PatchProjection::ConvStem {
             check_conv_stem(m)?;
         }
+        if m.attention == Attention::Fused {
+            self.check_fused(m)?;
+        }
         if m.mlp_norm == MlpNorm::Batch && self.lowering == Lowering::Scan {
             return Err(bad_input!(
                 "`lowering` is \"scan\", but with `model.mlp_norm` \"batch\" every block also gives \
                  new running statistics, and the loop hands on one value only; set `lowering` to \
                  \"remat\", which needs as little memory"
+            ));
+        }
+        Ok(())
+    }
+
+    /// What cuDNN's attention takes.
+    fn check_fused(&self, m: &Vit) -> Result<()> {
+        if self.model.compute_dtype != ComputeDtype::Bf16 {
+            return Err(bad_input!(
+                "`model.attention` is \"fused\", which computes in bf16, and \
+                 `model.compute_dtype` is \"f32\"; set one of them otherwise"
+            ));
+        }
+        let width = m.dim / m.heads;
+        if !width.is_multiple_of(8) || width > 128 {
+            return Err(bad_input!(
+                "`model.attention` is \"fused\", which takes heads whose width is a multiple of 8, \
+                 128 at most; `model.dim` ({}) over `model.heads` ({}) is {width}: set it to \
+                 \"plain\"",
+                m.dim,
+                m.heads
             ));
         }
         Ok(())

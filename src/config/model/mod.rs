@@ -78,6 +78,18 @@ pub enum MlpNorm {
     Batch,
 }
 
+/// Who does a ViT's attention in the train step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Attention {
+    /// The ops of its equations, which each compiler fuses as it can.
+    #[default]
+    Plain,
+    /// cuDNN's flash attention, which writes no matrix of scores; NVIDIA's GPUs
+    /// only.
+    Fused,
+}
+
 /// What a ResNet's residual block consists of (He et al. 2016, Fig. 5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -143,6 +155,7 @@ pub struct Vit {
     pub patch_projection: PatchProjection,
     pub position: Position,
     pub output: Output,
+    pub attention: Attention,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]

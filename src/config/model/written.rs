@@ -31,6 +31,8 @@ pub struct WrittenModel {
     position: Option<Position>,
     /// Of a ViT; "class" if absent.
     output: Option<Output>,
+    /// Of a ViT; "plain" if absent.
+    attention: Option<Attention>,
     /// Residual block; needed by, and only free with, arch "resnet".
     block: Option<Block>,
     /// Residual blocks of each stage; as `block`.
@@ -121,6 +123,7 @@ impl WrittenModel {
             },
             position: self.position.unwrap_or_default(),
             output: self.output.unwrap_or_default(),
+            attention: self.attention.unwrap_or_default(),
         })
     }
 
@@ -137,6 +140,7 @@ impl WrittenModel {
                 ("patch_projection", self.patch_projection.is_some()),
                 ("position", self.position.is_some()),
                 ("output", self.output.is_some()),
+                ("attention", self.attention.is_some()),
             ],
         )?;
         let free = Free {

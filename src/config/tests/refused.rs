@@ -135,6 +135,26 @@ fn what_is_wrong_is_named_with_its_path() {
             &["\"rewind\"", "\"continue\" or \"stop\""],
         ),
         (
+            &["model.attention=fused", "model.compute_dtype=f32"],
+            &["`model.attention` is \"fused\"", "set one of them"],
+        ),
+        (
+            &["gpu.memory_fraction=0"],
+            &["`gpu.memory_fraction` is 0; expected more than 0"],
+        ),
+        (
+            &["gpu.allocator=malloc"],
+            &["`gpu.allocator` is \"malloc\"", "\"cuda_async\""],
+        ),
+        (
+            &["compiler_options={\"fast\": true}"],
+            &["`compiler_options.fast`", "begin with xla_"],
+        ),
+        (
+            &["compiler_options={\"xla_a\": [1]}"],
+            &["`compiler_options.xla_a` is [1]", "a number or text"],
+        ),
+        (
             &["schedule.total_steps=5"],
             &["`schedule.epochs` (10)", "`schedule.total_steps` (5)"],
         ),

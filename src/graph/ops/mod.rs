@@ -8,6 +8,7 @@ use std::borrow::Cow;
 
 use super::{Builder, Graph, GraphError, Result, Shape, Value};
 
+pub(super) mod attention;
 mod binary;
 mod block;
 mod branch;
@@ -30,6 +31,7 @@ mod sort;
 mod unary;
 mod window;
 
+pub use attention::{Attention, AttentionGrad, AttentionKernel};
 pub use binary::{Binary, BinaryKind};
 pub use block::{Remat, Scan, ScanBlock};
 pub use branch::Case;
@@ -101,6 +103,10 @@ pub enum Emission<'a> {
     Same,
     /// The ops of a function, in place.
     Inline(Cow<'a, Graph>),
+    /// The same, by each device on its own rows: all operands and results are
+    /// split along their first axis. For what the partitioner cannot take apart.
+    /// Asked for again with the shapes of a device's rows.
+    Shards(Cow<'a, Graph>),
 }
 
 impl Emission<'_> {
@@ -212,6 +218,8 @@ macro_rules! ops {
 }
 
 ops!(
+    Attention,
+    AttentionGrad,
     Binary,
     BitcastConvert,
     BroadcastInDim,

@@ -39,6 +39,16 @@ fn in_words(error: &libloading::Error) -> String {
     }
 }
 
+/// Loads a shared library for good, so that those who ask for one of its name
+/// later find it. The error is the reason in words.
+pub fn preload(path: &Path) -> Result<(), String> {
+    // SAFETY: loading runs the library's initialisers. It lies beside a plugin
+    // that would load it itself.
+    let library = unsafe { libloading::Library::new(path) }.map_err(|e| in_words(&e))?;
+    Box::leak(Box::new(library));
+    Ok(())
+}
+
 /// A loaded plugin's function table. It lives as long as the process, since
 /// plugins are never unloaded.
 #[derive(Clone, Copy)]

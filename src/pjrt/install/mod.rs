@@ -3,17 +3,22 @@
 //! against a pinned hash; unpacked under the user's cache folder.
 
 mod catalogue;
+mod environment;
+mod fetch;
 mod pip;
 mod unpack;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use tracing::{info, warn};
 
-pub use catalogue::{KNOWN, KnownPlugin, Wheel};
+pub use catalogue::{KNOWN, KnownPlugin, Need, Wheel, in_words};
+pub use environment::{Found, site_packages};
+pub use fetch::{install, installed};
 
+use super::gpu;
 use super::plugin::Plugin;
 use crate::bad_input;
 
@@ -24,6 +29,10 @@ pub struct ResolveOptions {
     pub offline: bool,
     /// The cache folder, if not [`cache_folder`].
     pub cache: Option<PathBuf>,
+    pub need: Need,
+    /// Folders of Python packages in which a GPU's plugin may be, if not
+    /// [`site_packages`].
+    pub packages: Option<Vec<PathBuf>>,
 }
 
 impl ResolveOptions {
@@ -54,15 +63,6 @@ pub fn cache_folder() -> Result<PathBuf> {
         })
 }
 
-/// Where a known plugin's file is, if it is installed.
-pub fn installed(known: &KnownPlugin, options: &ResolveOptions) -> Result<Option<PathBuf>> {
-    let path = options
-        .plugins_folder()?
-        .join(known.folder())
-        .join(known.library);
-    Ok(path.is_file().then_some(path))
-}
-
 /// The file of the plugin that `spec` names: a target (`cpu`, `gpu`, `tpu`), a
 /// known package, or a path to a plugin. Fetches it if need be.
 ///
@@ -79,6 +79,13 @@ pub fn load(spec: &str, options: &ResolveOptions) -> Result<Arc<Plugin>> {
     first_that_works(spec, options, |path| Plugin::load(&path))
 }
 
+/// A plugin that may serve.
+enum Candidate {
+    Known(&'static KnownPlugin),
+    /// In the packages of a Python environment.
+    Found(Found),
+}
+
 fn first_that_works<T>(
     spec: &str,
     options: &ResolveOptions,
@@ -87,17 +94,71 @@ fn first_that_works<T>(
     if is_path(spec) {
         return use_it(PathBuf::from(spec));
     }
-    let mut candidates = candidates(spec)?.into_iter().peekable();
-    while let Some(known) = candidates.next() {
-        match install(known, options).and_then(&use_it) {
-            Ok(value) => return Ok(value),
-            Err(error) => match candidates.peek() {
-                Some(next) => warn!("{error:#}; trying {} instead", next.package()),
-                None => return Err(error),
-            },
+    let mut all = every_candidate(spec, options)?.into_iter().peekable();
+    while let Some(candidate) = all.next() {
+        let tried = match &candidate {
+            Candidate::Known(known) => check_driver(known, options)
+                .and_then(|()| install(known, options))
+                .and_then(&use_it),
+            Candidate::Found(found) => {
+                info!("the {spec} plugin is that of {found}");
+                use_it(found.library.clone())
+            }
+        };
+        match (tried, all.peek()) {
+            (Ok(value), _) => return Ok(value),
+            (Err(error), Some(next)) => {
+                let next = match next {
+                    Candidate::Known(known) => known.package().to_owned(),
+                    Candidate::Found(found) => found.to_string(),
+                };
+                warn!("{error:#}; trying {next} instead");
+            }
+            (Err(error), None) => return Err(error),
         }
     }
-    unreachable!("candidates() gives at least one")
+    unreachable!("every_candidate() gives at least one")
+}
+
+/// Gigabytes are not fetched for a GPU that is not there, unless one says so.
+fn check_driver(known: &KnownPlugin, options: &ResolveOptions) -> Result<()> {
+    let is_big = options.need == Need::Run && !known.runtime.is_empty();
+    if !is_big || gpu::has_driver() || options.offline || installed(known, options)?.is_some() {
+        return Ok(());
+    }
+    Err(bad_input!(
+        "NVIDIA's driver is not loaded here (there is no /proc/driver/nvidia/version), so the {} \
+         plugin, {} to fetch, would find no GPU: use --pjrt cpu; to fetch it all the same, run \
+         `xla-moco plugins install {}`",
+        known.target,
+        known.download_in_words(Need::Run),
+        known.target
+    ))
+}
+
+/// What is installed in the cache folder, then what a Python environment has,
+/// then what can be fetched; at least one.
+fn every_candidate(spec: &str, options: &ResolveOptions) -> Result<Vec<Candidate>> {
+    let known = candidates(spec);
+    let mut all = Vec::new();
+    let mut is_there = false;
+    for known in known.iter().flatten() {
+        is_there |= installed(known, options)?.is_some();
+    }
+    if !is_there && environment::holds(spec) {
+        let folders = match &options.packages {
+            Some(folders) => folders.clone(),
+            None => site_packages(),
+        };
+        let found = environment::find(spec, options.need, &folders).into_iter();
+        all.extend(found.map(Candidate::Found));
+    }
+    match known {
+        Ok(known) => all.extend(known.into_iter().map(Candidate::Known)),
+        Err(error) if all.is_empty() => return Err(error),
+        Err(_) => {}
+    }
+    Ok(all)
 }
 
 fn is_path(spec: &str) -> bool {
@@ -142,63 +203,6 @@ fn candidates_on(spec: &str, os: &str, arch: &str) -> Result<Vec<&'static KnownP
     Ok(fitting)
 }
 
-/// Installs a known plugin unless it is there, and gives its file. Any number
-/// of processes may do so at once.
-pub fn install(known: &KnownPlugin, options: &ResolveOptions) -> Result<PathBuf> {
-    if let Some(path) = installed(known, options)? {
-        return Ok(path);
-    }
-    if options.offline {
-        return Err(bad_input!(
-            "the plugin {} is not installed, and fetching is turned off: run \
-             `xla-moco plugins install {}` once with a network",
-            known.package(),
-            known.package()
-        ));
-    }
-    let plugins = options.plugins_folder()?;
-    std::fs::create_dir_all(&plugins)
-        .with_context(|| format!("cannot make the cache folder {}", plugins.display()))?;
-    info!(
-        "fetching the {} plugin {} {} with pip: {}, licence {}, kept in {}",
-        known.target,
-        known.package(),
-        known.version(),
-        known.download_in_words(),
-        known.licence,
-        plugins.display()
-    );
-    // In the cache folder, so that the rename at the end stays on one disk.
-    let staging = tempfile::Builder::new()
-        .prefix(".fetching-")
-        .tempdir_in(&plugins)
-        .with_context(|| format!("cannot write to {}", plugins.display()))?;
-    let unpacked = staging.path().join("unpacked");
-    for wheel in known.wheels {
-        let file = pip::download(wheel, staging.path())?;
-        unpack::unpack(&file, &unpacked)?;
-    }
-    if !unpacked.join(known.library).is_file() {
-        return Err(bad_input!(
-            "the wheel of {} holds no {}",
-            known.package(),
-            known.library
-        ));
-    }
-    let folder = plugins.join(known.folder());
-    put_in_place(&unpacked, &folder)?;
-    Ok(folder.join(known.library))
-}
-
-/// Renames a finished folder into place; another process may have been
-/// quicker, with the same content.
-fn put_in_place(unpacked: &Path, folder: &Path) -> Result<()> {
-    match std::fs::rename(unpacked, folder) {
-        Err(_) if folder.is_dir() => Ok(()),
-        result => result.with_context(|| format!("cannot make {}", folder.display())),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -228,12 +232,9 @@ mod tests {
     fn pins_are_whole() {
         let mut folders = BTreeSet::new();
         for known in KNOWN {
-            assert!(
-                folders.insert(known.folder()),
-                "{} stands twice",
-                known.folder()
-            );
-            for wheel in known.wheels {
+            let folder = known.folder(Need::Compile);
+            assert!(folders.insert(folder.clone()), "{folder} stands twice");
+            for wheel in known.wheels_for(Need::Run) {
                 let of_package = format!("{}-{}-", wheel.package.replace('-', "_"), wheel.version);
                 assert!(wheel.file.starts_with(&of_package), "{}", wheel.file);
                 assert!(wheel.file.contains(known.arch), "{}", wheel.file);
@@ -241,35 +242,5 @@ mod tests {
                 assert!(wheel.sha256.len() == 64 && wheel.sha256.chars().all(is_hex));
             }
         }
-    }
-
-    #[test]
-    fn offline_and_missing_says_how_to_install() {
-        let cache = tempfile::tempdir().unwrap();
-        let options = ResolveOptions {
-            offline: true,
-            cache: Some(cache.path().to_owned()),
-        };
-        let known = &KNOWN[0];
-        let error = install(known, &options).unwrap_err().to_string();
-        assert!(error.contains("xla-moco plugins install"), "{error}");
-        // Nothing is written by asking.
-        assert!(!cache.path().join("plugins").exists());
-    }
-
-    #[test]
-    fn the_second_to_finish_takes_the_first_ones_folder() {
-        let temp = tempfile::tempdir().unwrap();
-        let place = temp.path().join("plugin");
-        for content in ["first", "second"] {
-            let unpacked = temp.path().join(content);
-            std::fs::create_dir(&unpacked).unwrap();
-            std::fs::write(unpacked.join("file"), content).unwrap();
-            put_in_place(&unpacked, &place).unwrap();
-        }
-        assert_eq!(
-            std::fs::read_to_string(place.join("file")).unwrap(),
-            "first"
-        );
     }
 }

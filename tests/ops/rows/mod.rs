@@ -1,5 +1,6 @@
 //! The table: every op, in the order of the files under `src/graph/ops`.
 
+mod attention;
 mod control;
 mod elementwise;
 mod index;
@@ -11,6 +12,7 @@ use crate::row::Row;
 
 pub fn all() -> Vec<Row> {
     [
+        attention::rows(),
         elementwise::rows(),
         movement::rows(),
         linear::rows(),
