@@ -2,7 +2,7 @@
 
 use std::io::Cursor;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use image::codecs::jpeg::JpegEncoder;
 use image::imageops::{self, FilterType};
 use image::{ExtendedColorType, ImageFormat, RgbImage, RgbaImage};
@@ -96,6 +96,11 @@ pub fn sheet(pictures: &[RgbImage], side: u32) -> Result<Sheet> {
 /// # Errors
 /// The encoder's.
 pub fn heat(values: &[f32], columns: usize) -> Result<String> {
+    ensure!(
+        columns > 0 && values.len().is_multiple_of(columns),
+        "{} values fill no rows of {columns}",
+        values.len()
+    );
     let least = values.iter().copied().fold(f32::INFINITY, f32::min);
     let greatest = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let range = if greatest > least {
@@ -107,7 +112,7 @@ pub fn heat(values: &[f32], columns: usize) -> Result<String> {
         let [r, g, b] = colour((x - least) / range);
         [r, g, b, 255]
     });
-    let (width, height) = (columns as u32, (values.len() / columns.max(1)) as u32);
+    let (width, height) = (columns as u32, (values.len() / columns) as u32);
     let picture = RgbaImage::from_raw(width, height, pixels.collect());
     let mut bytes = Vec::new();
     picture
