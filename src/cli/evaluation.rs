@@ -193,20 +193,37 @@ pub(super) fn client(args: &PjrtArgs) -> Result<(Arc<Client>, Option<CompileCach
     Ok((client, cache))
 }
 
-/// Prints the reports of all sets: JSON, or the words for people.
-pub(super) fn tell(json: bool, mut reports: Vec<(Json, String)>) -> Result<()> {
-    let text = match (json, reports.len()) {
-        (true, 1) => format!("{}\n", reports.remove(0).0),
-        (true, _) => {
-            let sets: Vec<Json> = reports.into_iter().map(|(report, _)| report).collect();
-            format!("{}\n", json!({ "sets": sets }))
+/// The reports of all sets: the words for people as each set ends, JSON when all
+/// have.
+pub(super) struct Reports {
+    json: bool,
+    all: Vec<Json>,
+}
+
+impl Reports {
+    pub fn new(json: bool) -> Self {
+        Self {
+            json,
+            all: Vec::new(),
         }
-        (false, _) => {
-            let texts: Vec<String> = reports.into_iter().map(|(_, text)| text).collect();
-            texts.join("\n\n")
+    }
+
+    pub fn add(&mut self, report: Json, text: &str) -> Result<()> {
+        if !self.json {
+            let gap = if self.all.is_empty() { "" } else { "\n\n" };
+            print(&format!("{gap}{text}"))?;
         }
-    };
-    print(&text)
+        self.all.push(report);
+        Ok(())
+    }
+
+    pub fn end(mut self) -> Result<()> {
+        match (self.json, self.all.len()) {
+            (false, _) => Ok(()),
+            (true, 1) => print(&format!("{}\n", self.all.remove(0))),
+            (true, _) => print(&format!("{}\n", json!({ "sets": self.all }))),
+        }
+    }
 }
 
 /// A set of pictures, so many of which were used.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use serde_json::{Value as Json, json};
 
-use super::evaluation::{self, EvalArgs, Sets, Subject, by_class, lines, set_lines};
+use super::evaluation::{self, EvalArgs, Reports, Sets, Subject, by_class, lines, set_lines};
 use super::table::aligned;
 use crate::bad_input;
 use crate::config::RunConfig;
@@ -54,14 +54,28 @@ fn temperature(text: &str) -> Result<f64, String> {
 pub fn run(args: Args) -> Result<()> {
     let subject = Subject::open(&args.common)?;
     let (client, cache) = evaluation::client(&args.common.pjrt)?;
-    let mut reports = Vec::new();
+    let mut reports = Reports::new(args.common.json);
+    for data in &subject.data {
+        bounded(&args, data, data.train.len(), "pictures")?;
+    }
     for data in &subject.data {
         let results = results(&args, &subject, data, &client, cache.as_ref())?;
         let report = report(&results, &subject, data)?;
-        let text = text(&results, &report)?;
-        reports.push((report, text));
+        reports.add(report.clone(), &text(&results, &report)?)?;
     }
-    evaluation::tell(args.common.json, reports)
+    reports.end()
+}
+
+/// Refuses more neighbours than a bank has.
+fn bounded(args: &Args, data: &Sets, pictures: usize, which: &str) -> Result<()> {
+    let largest = args.k.iter().copied().max().unwrap_or(1);
+    match largest as usize <= pictures {
+        true => Ok(()),
+        false => Err(bad_input!(
+            "--k {largest} asks for more neighbours than the bank {} has {which}: {pictures}",
+            data.train_name
+        )),
+    }
 }
 
 /// Every k with every temperature, on one set.
@@ -74,20 +88,12 @@ fn results(
 ) -> Result<Vec<KnnResult>> {
     let ks = args.k.iter().map(|k| *k as usize);
     let largest = ks.clone().max().unwrap_or(1);
-    let bounded = |pictures: usize, which: &str| match largest <= pictures {
-        true => Ok(()),
-        false => Err(bad_input!(
-            "--k {largest} asks for more neighbours than the bank {} has {which}: {pictures}",
-            data.train_name
-        )),
-    };
-    bounded(data.train.len(), "pictures")?;
     let config = whole_sets(subject.config.clone());
     let held_out = HeldOut::new(client, &config, &data.train, &data.test, cache)?;
     let variables = subject.upload(client, held_out.variables())?;
     let backbone: Vec<(&str, &Buffer)> = variables.iter().map(|(n, b)| (n.as_str(), b)).collect();
     let found = held_out.neighbours(&backbone, largest)?;
-    bounded(found.k(), "readable, labelled pictures")?;
+    bounded(args, data, found.k(), "readable, labelled pictures")?;
     let temperatures = match args.temperature.is_empty() {
         true => vec![config.eval.knn_temperature],
         false => args.temperature.clone(),

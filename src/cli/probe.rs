@@ -6,7 +6,7 @@ use anyhow::Result;
 use serde_json::{Value as Json, json};
 use sha2::{Digest, Sha256};
 
-use super::evaluation::{self, EvalArgs, Sets, Subject, by_class, lines, set_lines};
+use super::evaluation::{self, EvalArgs, Reports, Sets, Subject, by_class, lines, set_lines};
 use super::table::aligned;
 use crate::bad_input;
 use crate::config::{Model, Output};
@@ -18,8 +18,8 @@ use crate::programs::probe_step::{MOMENTUM, augmentation};
 
 /// Train a linear classifier on frozen features and test it
 ///
-/// SGD with momentum 0.9 on class-token features of the base encoder in
-/// evaluation form; random resized crop and flip in training, the centre crop
+/// SGD with momentum 0.9 on features of the base encoder in evaluation form (the
+/// class token where the model has one); random resized crop and flip in training, the centre crop
 /// in testing. All learning rates, on the features of all layers that are given,
 /// are trained in one pass; the best on pictures held out of the training set is
 /// tested.
@@ -166,12 +166,20 @@ pub fn run(args: Args) -> Result<()> {
     }
     let (client, cache) = evaluation::client(&args.common.pjrt)?;
     let config = &subject.config;
-    let mut reports = Vec::new();
-    for data in &subject.data {
+    let prepared = subject.data.iter().map(|data| {
         let (train, test) = (&data.train, &data.test);
-        let probe = LinearProbe::new(&client, config, &protocol, train, test, cache.as_ref())?;
+        LinearProbe::new(&client, config, &protocol, train, test, cache.as_ref())
+    });
+    // What is wrong with the last set is told before hours go into the first.
+    let prepared: Vec<LinearProbe> = prepared.collect::<Result<_>>()?;
+    let mut reports = Reports::new(args.common.json);
+    for (data, probe) in subject.data.iter().zip(&prepared) {
         let told = described(&protocol, &subject, data, args.reset_norm)?;
-        let kept = keep(args.out.as_deref(), &subject, &told)?;
+        let kept = keep(
+            args.out.as_deref(),
+            &subject,
+            identity(&told, &subject, data),
+        )?;
         let variables = subject.upload(&client, probe.variables())?;
         let variables = variables
             .iter()
@@ -179,16 +187,42 @@ pub fn run(args: Args) -> Result<()> {
         let backbone: Vec<(&str, &Buffer)> = variables.collect();
         let result = probe.run(&backbone, kept.as_ref())?;
         let report = report(&result, told, &subject, data)?;
-        let text = text(&result, &protocol, &report)?;
-        reports.push((report, text));
+        reports.add(report.clone(), &text(&result, &protocol, &report)?)?;
     }
-    evaluation::tell(args.common.json, reports)
+    reports.end()
+}
+
+/// What tells one probe from another, wherever its files lie: the description
+/// without paths, the model, the labels (which no fingerprint of the pictures
+/// knows), this program's version.
+fn identity(told: &Json, subject: &Subject, data: &Sets) -> String {
+    let mut told = told.clone();
+    for (pointer, key) in [
+        ("/train", "path"),
+        ("/test", "path"),
+        ("/checkpoint", "path"),
+        ("", "set"),
+    ] {
+        if let Some(object) = told.pointer_mut(pointer).and_then(Json::as_object_mut) {
+            object.remove(key);
+        }
+    }
+    let mut hash = Sha256::new();
+    hash.update(told.to_string());
+    hash.update(subject.config.to_value()["model"].to_string());
+    hash.update(env!("CARGO_PKG_VERSION"));
+    for set in [&data.train, &data.test] {
+        for index in 0..set.len() {
+            let label = set.label(index).map_or(-1, i64::from);
+            hash.update(label.to_le_bytes());
+        }
+    }
+    hex(&hash.finalize())
 }
 
 /// Where the classifiers are kept. Without --out, and where the run's folder
 /// cannot be written, they are not.
-fn keep(out: Option<&Path>, subject: &Subject, told: &Json) -> Result<Option<Kept>> {
-    let identity = hex(&Sha256::digest(told.to_string()));
+fn keep(out: Option<&Path>, subject: &Subject, identity: String) -> Result<Option<Kept>> {
     if let Some(folder) = out {
         return Kept::open(folder, &identity).map(Some);
     }
@@ -242,7 +276,7 @@ fn described(
         "batch": protocol.batch,
         "optimizer": format!("SGD, momentum {MOMENTUM}, weight decay 0, cosine by epoch, no warm-up"),
         "rates": protocol.base_rates,
-        "held_out": protocol.held_out,
+        "held_out": protocol.share(),
         "layer": layer,
         "batch_norm": protocol.batch_norm,
         "final_norm_reset": norm_reset,

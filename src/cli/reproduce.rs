@@ -16,7 +16,8 @@ use crate::ledger::{Entry, Ledger, document};
 ///
 /// Runs the commands that results/ledger.jsonl has for it, reads the same
 /// numbers, and says whether each is within what the ledger states. Without an
-/// id it lists them. Runs that are finished in --out are not run again.
+/// id it lists them. Runs that are finished in --out are not run again, and it
+/// says so: give another --out to run everything.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Examples:
   xla-moco reproduce
@@ -68,7 +69,7 @@ pub fn run(args: Args) -> Result<()> {
     }
     match &args.id {
         None => list(&ledger, args.json),
-        Some(id) => again(&args, ledger.get(id)?.clone(), ledger),
+        Some(id) => again(&args, ledger.get(id)?.clone()),
     }
 }
 
@@ -102,7 +103,7 @@ fn seconds(entry: &Entry) -> Option<f64> {
     entry.runs.values().map(|run| run.seconds).reduce(f64::max)
 }
 
-fn again(args: &Args, mut entry: Entry, mut ledger: Ledger) -> Result<()> {
+fn again(args: &Args, mut entry: Entry) -> Result<()> {
     let places = Places {
         program: std::env::current_exe().context("where this program lies")?,
         data: args.data.clone(),
@@ -121,6 +122,10 @@ fn again(args: &Args, mut entry: Entry, mut ledger: Ledger) -> Result<()> {
     let mut checkpoints = Vec::new();
     for seed in seeds {
         let outcome = entry.run(&places, seed)?;
+        for folder in &outcome.reused {
+            let folder = folder.display();
+            tracing::warn!("{folder} had steps already: they were not run again (--out for anew)");
+        }
         let found = entry.compare(seed, &outcome.values);
         compared.extend(found.into_iter().map(|one| (seed, one)));
         let before = entry.runs.get(&seed).map(|run| run.checkpoint.clone());
@@ -128,8 +133,12 @@ fn again(args: &Args, mut entry: Entry, mut ledger: Ledger) -> Result<()> {
             "seed": seed,
             "sha256": outcome.run.checkpoint,
             "same_bits": before.map(|before| before == outcome.run.checkpoint),
+            "reused": outcome.reused,
         }));
         if args.record {
+            // As it is by now: another may have recorded meanwhile.
+            let mut ledger = Ledger::read(&args.ledger)?;
+            entry = ledger.get(&entry.id)?.clone();
             entry.record(seed, outcome);
             ledger.put(entry.clone())?;
         }

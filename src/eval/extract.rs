@@ -70,6 +70,15 @@ impl Pictures {
         eval_batches(&self.data, px, batch, limit, self.workers)
     }
 
+    /// How many there are, at most.
+    fn count(&self) -> usize {
+        match &self.which {
+            Which::All => self.data.len(),
+            Which::Drawn(limit) => self.data.len().min(*limit),
+            Which::These(ids) => ids.len(),
+        }
+    }
+
     fn each(
         &self,
         px: usize,
@@ -172,6 +181,10 @@ impl Extractor {
             dim: self.dim,
             ..Features::default()
         };
+        // As much as there will be, at most: growth would double it for a while.
+        features
+            .bytes
+            .reserve_exact(4 * self.dim * pictures.count());
         self.each(backbone, pictures, |row, _, label| {
             if let Ok(label) = u32::try_from(label) {
                 features.bytes.extend(row);

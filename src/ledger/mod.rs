@@ -123,7 +123,18 @@ pub struct Run {
     pub version: String,
 }
 
+/// Digits after the point that anyone wants to see.
+const MOST_DIGITS: usize = 12;
+
 impl Number {
+    fn is_sound(&self) -> bool {
+        let range = match self.read {
+            Some(Reading::Metric { step, since, .. }) => since.unwrap_or(0) < step,
+            _ => true,
+        };
+        range && self.digits <= MOST_DIGITS && self.within >= 0.0
+    }
+
     /// The values, in the order of their seeds.
     pub fn values(&self) -> Vec<f64> {
         self.seeds.values().copied().collect()
@@ -170,6 +181,16 @@ impl Ledger {
         for (at, line) in text.lines().enumerate() {
             let entry: Entry = serde_json::from_str(line)
                 .map_err(|error| bad_input!("{}, line {}: {error}", path.display(), at + 1))?;
+            for (name, number) in &entry.numbers {
+                if !number.is_sound() {
+                    return Err(bad_input!(
+                        "{}, line {}: {name}: expected at most {MOST_DIGITS} digits, a bound of at \
+                         least 0, and `since` below `step`",
+                        path.display(),
+                        at + 1
+                    ));
+                }
+            }
             if !ids.insert(entry.id.clone()) {
                 return Err(bad_input!(
                     "{}: two entries are {}",

@@ -11,7 +11,7 @@ use serde_json::Value as Json;
 
 use super::{Entry, Reading, Run, mean_and_error};
 use crate::bad_input;
-use crate::checkpoint::{self, RunDir, utc};
+use crate::checkpoint::{self, Loaded, RunDir, utc};
 use crate::data::{DataSpec, Dataset};
 use crate::report::{read_events, read_metrics};
 
@@ -44,6 +44,34 @@ pub struct Compared {
 pub struct Outcome {
     pub values: BTreeMap<String, f64>,
     pub run: Run,
+    /// Run folders that had steps in them before.
+    pub reused: Vec<PathBuf>,
+}
+
+/// Runs that are not run again.
+#[derive(Default)]
+struct Reused {
+    folders: Vec<PathBuf>,
+    /// What their steps took.
+    seconds: f64,
+}
+
+impl Reused {
+    fn of(folders: &[PathBuf]) -> Result<Self> {
+        let mut found = Self::default();
+        for folder in folders {
+            if found.folders.contains(folder) || !folder.join("metrics.jsonl").is_file() {
+                continue;
+            }
+            let lines = read_metrics(&RunDir::open(folder)?)?;
+            let last = lines.last().and_then(|line| line.get("seconds")?.as_f64());
+            if let Some(seconds) = last {
+                found.seconds += seconds;
+                found.folders.push(folder.clone());
+            }
+        }
+        Ok(found)
+    }
 }
 
 impl Entry {
@@ -87,6 +115,8 @@ impl Entry {
     /// # Errors
     /// If a command fails, or what it leaves has not the numbers.
     pub fn run(&self, places: &Places, seed: u64) -> Result<Outcome> {
+        let folders = self.folders(places, seed);
+        let reused = Reused::of(&folders)?;
         let began = Instant::now();
         let mut printed = Vec::new();
         for (at, command) in self.commands.iter().enumerate() {
@@ -108,12 +138,13 @@ impl Entry {
             }
             printed = output.stdout;
         }
-        let folders = self.folders(places, seed);
-        let last = RunDir::open(
-            folders
-                .last()
-                .context("no command has --out or --checkpoint")?,
-        )?;
+        let place = folders
+            .last()
+            .context("no command has --out or --checkpoint")?;
+        // The newest checkpoint of a run, or one that was named.
+        let loaded = checkpoint::open(place)?;
+        let root = loaded.path.ancestors().nth(2);
+        let last = RunDir::open(root.context("a checkpoint lies in a run")?)?;
         let mut values = BTreeMap::new();
         for (name, number) in &self.numbers {
             if let Some(reading) = &number.read {
@@ -123,7 +154,8 @@ impl Entry {
         }
         Ok(Outcome {
             values,
-            run: provenance(&last, began.elapsed().as_secs_f64())?,
+            run: provenance(&loaded, reused.seconds + began.elapsed().as_secs_f64()),
+            reused: reused.folders,
         })
     }
 
@@ -209,7 +241,7 @@ fn read(reading: &Reading, printed: &[u8], run: &RunDir) -> Result<f64> {
             event.and_then(|event| event.evidence.get(key)?.as_f64())
         }
     };
-    found.with_context(|| {
+    found.filter(|value| value.is_finite()).with_context(|| {
         format!(
             "{} and what was printed have no {reading:?}",
             run.root().display()
@@ -218,15 +250,13 @@ fn read(reading: &Reading, printed: &[u8], run: &RunDir) -> Result<f64> {
 }
 
 /// Where a run's numbers are from.
-fn provenance(run: &RunDir, seconds: f64) -> Result<Run> {
-    let loaded = checkpoint::load_latest(run)?;
-    let loaded = loaded.with_context(|| format!("{} has no checkpoint", run.root().display()))?;
+fn provenance(loaded: &Loaded, seconds: f64) -> Run {
     let origin = &loaded.manifest.origin;
     let build = origin
         .plugin_build
         .get(..12)
         .unwrap_or(&origin.plugin_build);
-    Ok(Run {
+    Run {
         date: utc(SystemTime::now()),
         seconds: seconds.round(),
         config: origin.config_fingerprint.clone(),
@@ -235,7 +265,7 @@ fn provenance(run: &RunDir, seconds: f64) -> Result<Run> {
         plugin: format!("{} {build}", origin.plugin_name),
         machine: machine(origin.device_count, origin.thread_count),
         version: origin.crate_version.clone(),
-    })
+    }
 }
 
 /// This machine in words; no host's name.

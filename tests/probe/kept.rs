@@ -8,29 +8,33 @@ use super::{SAME, probe, tiny};
 use crate::support::evaluation::{json, refused, run_folder};
 use xla_moco::checkpoint::RunDir;
 
-#[test]
-fn a_probe_that_was_killed_goes_on_to_the_same_numbers() {
+/// Kills a probe after its second epoch or later, and lets another go on.
+fn killed_and_resumed(more: &[&str], epochs: u64) {
     let folder = tempfile::tempdir().unwrap();
     let run = run_folder(&folder.path().join("run"), &tiny());
     let [broken, whole] = ["broken", "whole"].map(|name| folder.path().join(name));
-    let of = |out: &Path, epochs: &str| {
+    let of = |out: &Path, epochs: u64| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_xla-moco"));
         command.arg("probe").arg("--checkpoint").arg(run.root());
-        command.args([
-            "--epochs", epochs, "--batch", "30", "--lr", "0.1,1", "--json",
-        ]);
-        command.arg("--out").arg(out);
+        command
+            .args(["--batch", "30", "--lr", "0.1,1", "--json"])
+            .args(more);
+        command
+            .args(["--epochs", &epochs.to_string()])
+            .arg("--out")
+            .arg(out);
         command
     };
-    let epochs = "60";
     let mut child = of(&broken, epochs)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let second = RunDir::create(&broken).unwrap().checkpoint_dir(2);
+    // Newer states replace older ones.
+    let kept = RunDir::create(&broken).unwrap();
+    let begun = || (2..epochs).any(|epoch| kept.checkpoint_dir(epoch).exists());
     let patience = Instant::now() + Duration::from_secs(120);
-    while !second.exists() && Instant::now() < patience {
+    while !begun() && Instant::now() < patience {
         std::thread::sleep(Duration::from_millis(2));
     }
     child.kill().unwrap();
@@ -44,12 +48,56 @@ fn a_probe_that_was_killed_goes_on_to_the_same_numbers() {
     // What is finished is only tested again; another probe's folder is not used.
     let again = of(&whole, epochs).output().unwrap();
     let told = String::from_utf8_lossy(&again.stderr).into_owned();
-    assert!(!told.contains("epoch 60 of 60"), "{told}");
-    assert_eq!(json(&again), json(&rest));
-    refused(
-        &of(&whole, "61").output().unwrap(),
-        "has the state of another probe",
+    assert!(
+        !told.contains(&format!("epoch {epochs} of {epochs}")),
+        "{told}"
     );
+    assert_eq!(json(&again), json(&rest));
+    let longer = of(&whole, epochs + 1).output().unwrap();
+    refused(&longer, "has the state of another probe");
+}
+
+#[test]
+fn a_probe_that_was_killed_goes_on_to_the_same_numbers() {
+    killed_and_resumed(&[], 60);
+}
+
+#[test]
+fn a_probe_of_cached_features_behind_a_norm_goes_on_to_the_same_numbers() {
+    killed_and_resumed(&["--fast", "--bn"], 300);
+}
+
+/// Other labels of the same pictures make another probe.
+#[test]
+fn corrected_labels_are_not_taken_for_the_old_ones() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = run_folder(&folder.path().join("run"), &tiny());
+    for i in 0..8u8 {
+        let picture = image::RgbImage::from_pixel(16, 16, image::Rgb([i * 30, 90, 200 - i * 20]));
+        picture
+            .save(folder.path().join(format!("{i}.png")))
+            .unwrap();
+    }
+    let list = folder.path().join("list.csv");
+    let with = |classes: [&str; 8]| {
+        let lines = classes
+            .iter()
+            .enumerate()
+            .map(|(i, class)| format!("{i}.png,{class}\n"));
+        std::fs::write(&list, lines.collect::<String>()).unwrap();
+        let list = list.to_str().unwrap();
+        let fast = [
+            "--fast", "--epochs", "5", "--batch", "4", "--lr", "1", "--json",
+        ];
+        let sets = ["--data", list, "--test", list];
+        let output = probe(run.root(), &[&sets[..], &fast].concat());
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        json(&output);
+        told.contains("goes on after epoch")
+    };
+    let first = ["a", "b", "a", "b", "a", "b", "a", "b"];
+    assert_eq!((with(first), with(first)), (false, true));
+    assert!(!with(["b", "a", "a", "b", "a", "b", "a", "b"]));
 }
 
 #[test]

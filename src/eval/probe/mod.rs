@@ -66,6 +66,14 @@ impl Protocol {
         self.taps.len().max(1) * self.base_rates.len()
     }
 
+    /// The share of the training pictures that is held out.
+    pub fn share(&self) -> f64 {
+        match self.classifiers() {
+            1 => 0.0,
+            _ => self.held_out,
+        }
+    }
+
     /// The classifiers before anything is known of them: all rates on the first
     /// kind of features, then on the next.
     fn blank(&self) -> Vec<Classifier> {
@@ -157,11 +165,7 @@ impl LinearProbe {
                 ));
             }
         }
-        let share = match protocol.classifiers() {
-            1 => 0.0,
-            _ => protocol.held_out,
-        };
-        let (train, held_out) = hold_out(train, share)?;
+        let (train, held_out) = hold_out(train, protocol.share())?;
         Sampler::new(train.len(), protocol.batch, config.seed).with_context(|| {
             let held_out = held_out.as_ref().map_or(0, |data| data.len());
             format!("training on labelled pictures, with {held_out} held out")

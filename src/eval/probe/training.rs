@@ -89,8 +89,17 @@ impl<'a> Training<'a> {
                     })?;
                     array.data.clone_from(&tensor.data);
                 }
-                tracing::info!("goes on after epoch {}", found.epochs);
-                (found.epochs as u32, found.classifiers)
+                let epochs = u32::try_from(found.epochs).unwrap_or(u32::MAX);
+                if epochs > protocol.epochs {
+                    bail!(
+                        "the probe's kept state says {} epochs, of {}: delete its folder, or give \
+                         another one with --out",
+                        found.epochs,
+                        protocol.epochs
+                    );
+                }
+                tracing::info!("goes on after epoch {epochs}");
+                (epochs, found.classifiers)
             }
             None => (0, blank),
         };
