@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use super::evaluation::client;
 use super::{PjrtArgs, print};
 use crate::bad_input;
-use crate::config::{Backbone, Block, RunConfig};
+use crate::config::{Backbone, Block, Gpu, RunConfig};
 use crate::convert::{self, Hints, Layout, Target, Weights};
 
 /// Take weights from other tools, and give weights to them
@@ -110,7 +110,7 @@ pub fn run(args: Args) -> Result<()> {
     };
     let weights = convert::read(input, args.from, &hints)?;
     print(&report(&weights)?)?;
-    let (client, cache) = client(&args.pjrt)?;
+    let (client, cache) = client(&args.pjrt, &Gpu::default())?;
     let pictures = convert::pictures(weights.config.model.image_size);
     let output = convert::features(&client, cache.as_ref(), &weights, &pictures)?;
     convert::write(&weights, to, out, args.batch.into(), &output)?;
@@ -123,7 +123,7 @@ pub fn run(args: Args) -> Result<()> {
 }
 
 fn verify(folder: &Path, pjrt: &PjrtArgs) -> Result<()> {
-    let (client, cache) = client(pjrt)?;
+    let (client, cache) = client(pjrt, &Gpu::default())?;
     let verified = convert::verify(folder, &client, cache.as_ref())
         .with_context(|| format!("verifying {}", folder.display()))?;
     print(&format!(

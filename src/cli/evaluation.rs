@@ -11,13 +11,12 @@ use serde_json::{Value as Json, json};
 use super::{PjrtArgs, print};
 use crate::bad_input;
 use crate::checkpoint::{self, Dtype, Loaded, Snapshot};
-use crate::config::{Override, RunConfig};
+use crate::config::{Gpu, Override, RunConfig};
 use crate::convert::config_of;
 use crate::data::Dataset;
 use crate::eval::vote::{ClassResult, Confusion};
 use crate::graph::Shape;
-use crate::pjrt::install::{self, ResolveOptions};
-use crate::pjrt::{Buffer, Client, ClientOptions, CompileCache};
+use crate::pjrt::{Buffer, Client, CompileCache};
 use crate::train::{self, Places};
 
 /// Confusions that the text shows.
@@ -183,9 +182,8 @@ impl<D> Subject<D> {
 }
 
 /// The plugin's client, and where compiled programs are kept.
-pub(super) fn client(args: &PjrtArgs) -> Result<(Arc<Client>, Option<CompileCache>)> {
-    let plugin = install::load(&args.pjrt, &ResolveOptions::default())?;
-    let client = Client::new(&plugin, &ClientOptions::default())?;
+pub(super) fn client(args: &PjrtArgs, gpu: &Gpu) -> Result<(Arc<Client>, Option<CompileCache>)> {
+    let client = train::client(&args.pjrt, gpu)?;
     let cache = match args.no_compile_cache {
         true => None,
         false => Some(CompileCache::of_user()?),

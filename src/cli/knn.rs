@@ -53,7 +53,7 @@ fn temperature(text: &str) -> Result<f64, String> {
 /// used; the plugin's errors.
 pub fn run(args: Args) -> Result<()> {
     let subject = Subject::open(&args.common)?;
-    let (client, cache) = evaluation::client(&args.common.pjrt)?;
+    let (client, cache) = evaluation::client(&args.common.pjrt, &subject.config.gpu)?;
     let mut reports = Reports::new(args.common.json);
     for data in &subject.data {
         bounded(&args, data, data.train.len(), "pictures")?;

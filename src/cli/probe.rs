@@ -164,7 +164,7 @@ pub fn run(args: Args) -> Result<()> {
             "--out is one probe's folder: give it with one --data"
         ));
     }
-    let (client, cache) = evaluation::client(&args.common.pjrt)?;
+    let (client, cache) = evaluation::client(&args.common.pjrt, &subject.config.gpu)?;
     let config = &subject.config;
     let prepared = subject.data.iter().map(|data| {
         let (train, test) = (&data.train, &data.test);

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 
 use super::error;
 use super::ffi::{Api, Value};
-use super::gpu::Toolkit;
+use super::gpu::{self, Toolkit};
 use crate::bad_input;
 
 /// The oldest API (0.x) that we know to work.
@@ -59,6 +59,9 @@ impl Plugin {
             )
         };
         if let Some(toolkit) = Toolkit::of(path) {
+            for wrong in toolkit.outdated(gpu::driver_version().as_deref()) {
+                tracing::warn!("{wrong}");
+            }
             toolkit.preload();
         }
         let api = Api::open(path).map_err(no_plugin)?;

@@ -111,6 +111,9 @@ impl Spread {
     }
 }
 
+/// More say nothing new.
+const MOST_STEPS: usize = 1_000_000;
+
 /// Compiles a configuration's train step and times it on a plugin's devices:
 /// on one batch that stays there, then with pictures that are read.
 ///
@@ -126,6 +129,20 @@ pub fn bench(options: &Options) -> Result<Report> {
              from the end of the one before",
             options.steps,
             options.warmup
+        ));
+    }
+    if options.steps.max(options.warmup) > MOST_STEPS {
+        return Err(bad_input!(
+            "--steps is {} and --warmup {}; expected at most {MOST_STEPS}",
+            options.steps,
+            options.warmup
+        ));
+    }
+    if let Some(peak) = options.peak_tflops
+        && !(peak.is_finite() && peak > 0.0)
+    {
+        return Err(bad_input!(
+            "--peak-tflops is {peak}; expected a number above 0"
         ));
     }
     if options.core && config.method.supervised.is_some() {

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Error, Result};
+use sha2::{Digest, Sha256};
 
 use super::hosts::Hosts;
 use super::memory::{Footprint, with_advice};
 use crate::bad_input;
 use crate::config::{Gpu, Model, RunConfig, word};
 use crate::graph::block::Lowering;
+use crate::hash::hex;
 use crate::models;
 use crate::pjrt::install::{self, ResolveOptions};
 use crate::pjrt::{
@@ -27,8 +29,12 @@ use crate::programs::{self, Program};
 /// # Errors
 /// [`bad_input!`] for a CPU, which has as many as one asks for.
 pub fn all_devices(pjrt: &str) -> Result<usize> {
-    let plugin = load(pjrt)?;
-    let client = Client::new(&plugin, &ClientOptions::default())?;
+    // Only looked at: another program may hold most of the memory.
+    let gpu = Gpu {
+        preallocate: Some(false),
+        ..Gpu::default()
+    };
+    let client = client(pjrt, &gpu)?;
     match client.platform_name() {
         "cpu" => Err(bad_input!(
             "--devices all: a CPU has as many devices as one asks for; give their number"
@@ -45,6 +51,19 @@ fn load(pjrt: &str) -> Result<Arc<Plugin>> {
         ));
     }
     install::load(pjrt, &ResolveOptions::default())
+}
+
+/// A client with all devices that there are, for what needs no mesh.
+///
+/// # Errors
+/// Those of the plugin.
+pub fn client(pjrt: &str, gpu: &Gpu) -> Result<Arc<Client>> {
+    let plugin = install::load(pjrt, &ResolveOptions::default())?;
+    let options = ClientOptions {
+        extra: gpu_options(gpu, &plugin),
+        ..ClientOptions::default()
+    };
+    Client::new(&plugin, &options)
 }
 
 /// A client with the devices that a run wants.
@@ -84,7 +103,11 @@ fn gpu_options(gpu: &Gpu, plugin: &Plugin) -> Vec<(String, Value)> {
 /// What the train step is compiled with for a client's devices. `autotune` is
 /// the folder in which a GPU's compiler keeps which kernels were fastest.
 pub fn step_options(config: &RunConfig, client: &Client, autotune: &Path) -> CompileOptions {
-    plan::step_options(config, client.platform_name(), Some(autotune))
+    // What one version measured is nothing to another.
+    let plugin = client.plugin().path().display().to_string();
+    let version = Sha256::digest(format!("{plugin} {}", client.platform_version()));
+    let folder = autotune.join(&hex(&version)[..12]);
+    plan::step_options(config, client.platform_name(), Some(&folder))
 }
 
 /// Where a GPU's compiler keeps what it measured: with the run where that must

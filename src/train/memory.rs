@@ -2,7 +2,7 @@
 
 use anyhow::Error;
 
-use crate::config::{OptimizerSharding, RunConfig};
+use crate::config::{Attention, ComputeDtype, OptimizerSharding, RunConfig};
 use crate::graph::block::Lowering;
 use crate::models;
 use crate::pjrt::{self, Client, Code};
@@ -71,6 +71,15 @@ fn changes(config: &RunConfig, footprint: &Footprint) -> Vec<String> {
         all.push(format!(
             "--set gpu.memory_fraction=0.92 (is {share}), if no other program uses the GPU"
         ));
+    }
+    let plain = config
+        .model
+        .vit()
+        .filter(|vit| vit.attention == Attention::Plain)
+        .map(|vit| vit.dim / vit.heads)
+        .filter(|width| width.is_multiple_of(8) && *width <= 128);
+    if footprint.is_gpu && config.model.compute_dtype == ComputeDtype::Bf16 && plain.is_some() {
+        all.push("--set model.attention=fused (is plain), on NVIDIA's from Ampere on".to_owned());
     }
     if config.mesh.data > 1 && config.optimizer_sharding == OptimizerSharding::Replicated {
         all.push("--set optimizer_sharding=zero1 (is replicated)".to_owned());

@@ -72,7 +72,7 @@ use session::Session;
 use signals::StopRequest;
 
 pub use bench::{Options as BenchOptions, Report as BenchReport, Timing, bench};
-pub use compilation::all_devices;
+pub use compilation::{all_devices, client};
 pub use feed::loader;
 pub use first_step::first_arguments;
 pub use hosts::Job;

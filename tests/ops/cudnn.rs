@@ -6,7 +6,8 @@ use std::path::Path;
 use serde_json::Value as Json;
 use xla_moco::graph::ops::AttentionKernel;
 use xla_moco::graph::vjp::cotangents;
-use xla_moco::graph::{Builder, DType, Mesh, Shape, Sharding, emit};
+use xla_moco::graph::{Builder, DType, Mesh, Result, Shape, Sharding, Value, emit};
+use xla_moco::nn::{Mode, Site, Variables, attention, attention_by, attention_specs};
 use xla_moco::rng::{Purpose, Stream};
 
 use crate::array::Array;
@@ -131,6 +132,53 @@ fn apart(found: &Array, expected: &Array) -> f64 {
         }
     });
     worst / largest
+}
+
+/// A ViT's attention layer around the op, by its equations, is the plain layer:
+/// its result and the gradients of tokens and weights.
+#[test]
+fn the_layer_around_the_op_is_the_plain_one() {
+    let (batch, tokens, heads, dim) = (2, 5, 3, 24);
+    on_each_cpu_plugin(1, |plugin, client| {
+        let dims: Vec<Vec<usize>> = [vec![batch, tokens, dim], vec![batch, tokens, dim]]
+            .into_iter()
+            .chain(attention_specs(dim).into_iter().map(|spec| spec.dims))
+            .collect();
+        let inputs: Vec<Array> = (0..)
+            .zip(&dims)
+            .map(|(seed, dims)| noise(dims, seed))
+            .collect();
+        let layers: [fn(&Site, Value, usize) -> Result<Value>; 2] = [
+            |site, x, heads| attention_by(site, x, heads, AttentionKernel::Equations),
+            attention,
+        ];
+        let [found, expected] = layers.map(|layer| {
+            let b = Builder::new();
+            let input = |name: &str, dims: &[usize]| b.input(name, Shape::new(DType::F32, dims));
+            let (x, ct) = (input("x", &dims[0]), input("ct", &dims[1]));
+            let own = attention_specs(dim).into_iter().map(|spec| {
+                let value = input(&spec.name, &spec.dims);
+                (spec.name, value)
+            });
+            let own: Vec<(String, Value)> = own.collect();
+            let mut wanted = vec![x];
+            wanted.extend(own.iter().map(|(_, value)| *value));
+            let variables = Variables::new(own);
+            let site = Site::new(&b, &variables, DType::F32, Mode::Train);
+            let y = layer(&site, x, heads).unwrap();
+            let cts = cotangents(&b, &[(y, ct)], &wanted).unwrap();
+            b.output("y", y);
+            for (i, ct) in cts.into_iter().enumerate() {
+                b.output(&format!("ct.{i}"), ct.unwrap());
+            }
+            Program::new(client, &b.finish().unwrap()).call(&inputs)
+        });
+        assert_eq!(found.len(), 6);
+        for (i, (found, expected)) in found.iter().zip(&expected).enumerate() {
+            let apart = apart(found, expected);
+            assert!(apart < 1e-5, "{plugin}: result {i} differs by {apart}");
+        }
+    });
 }
 
 /// On a GPU (`XLA_MOCO_TEST_PJRT=gpu`): what cuDNN computes is what the equations

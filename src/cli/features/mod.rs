@@ -120,7 +120,7 @@ pub fn run(args: Args) -> Result<()> {
     let format = Format::of(&args.out)?;
     let subject = Subject::of(&args.checkpoint, &args.set, |config| open(config, &args))?;
     let (data, place) = &subject.data;
-    let (client, cache) = evaluation::client(&args.pjrt)?;
+    let (client, cache) = evaluation::client(&args.pjrt, &subject.config.gpu)?;
     let extractor = Extractor::new(&client, &subject.config, Form::Plain, cache.as_ref())?;
     let variables = subject.upload(&client, extractor.variables())?;
     let backbone: Vec<(&str, &Buffer)> = variables.iter().map(|(n, b)| (n.as_str(), b)).collect();

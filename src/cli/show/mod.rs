@@ -128,7 +128,7 @@ pub fn run(args: &Args) -> Result<()> {
         ));
     }
     let out = out(args, &subject.loaded.path);
-    let (client, cache) = evaluation::client(&args.pjrt)?;
+    let (client, cache) = evaluation::client(&args.pjrt, &subject.config.gpu)?;
     let gathered = Gathered::new(&subject, args, &client, cache.as_ref())?;
     let pairs = pairs::pairs(&subject, args, &client, cache.as_ref())?;
     let mut report = report(&subject, args, &gathered, &pairs)?;

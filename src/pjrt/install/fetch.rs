@@ -86,12 +86,19 @@ pub fn install(known: &KnownPlugin, options: &ResolveOptions) -> Result<PathBuf>
     let unpacked = staging.path().join("unpacked");
     // All are fetched before any is unpacked: the network is what fails.
     let mut files = Vec::new();
-    for (index, wheel) in wheels.iter().enumerate() {
+    let all = wheels.iter().enumerate().try_for_each(|(index, wheel)| {
         let place = format!("{} of {}", index + 1, wheels.len());
         files.push(fetched(wheel, &plugins, staging.path(), &place)?);
-    }
-    for file in &files {
-        unpack::unpack(file, &unpacked)?;
+        anyhow::Ok(())
+    });
+    let all = all.and_then(|()| {
+        files
+            .iter()
+            .try_for_each(|file| unpack::unpack(file, &unpacked))
+    });
+    if let Err(error) = all {
+        // Another process may have been quicker, and have removed the wheels.
+        return installed(known, options)?.ok_or(error);
     }
     if !unpacked.join(known.library).is_file() {
         return Err(bad_input!(
@@ -237,9 +244,9 @@ mod tests {
     fn a_wheel_that_was_fetched_is_not_fetched_again_and_a_broken_one_is_no_help() {
         let cache = tempfile::tempdir().unwrap();
         let staging = tempfile::tempdir().unwrap();
-        // The hash of "content"; there is no such package to fetch.
+        // The hash of "content"; what pip refuses without asking anyone.
         let wheel = Wheel {
-            package: "xla-moco-no-such-package",
+            package: "-no package's name-",
             version: "0",
             file: "a-0.whl",
             sha256: "ed7002b439e9ac845f22357d822bac1444730fbdb6016d3ec9432297b9ec9f73",
