@@ -134,6 +134,8 @@ fn apart(found: &Array, expected: &Array) -> f64 {
     worst / largest
 }
 
+type Layer = fn(&Site, Value, usize) -> Result<Value>;
+
 /// A ViT's attention layer around the op, by its equations, is the plain layer:
 /// its result and the gradients of tokens and weights.
 #[test]
@@ -148,7 +150,7 @@ fn the_layer_around_the_op_is_the_plain_one() {
             .zip(&dims)
             .map(|(seed, dims)| noise(dims, seed))
             .collect();
-        let layers: [fn(&Site, Value, usize) -> Result<Value>; 2] = [
+        let layers: [Layer; 2] = [
             |site, x, heads| attention_by(site, x, heads, AttentionKernel::Equations),
             attention,
         ];
@@ -169,7 +171,7 @@ fn the_layer_around_the_op_is_the_plain_one() {
             let cts = cotangents(&b, &[(y, ct)], &wanted).unwrap();
             b.output("y", y);
             for (i, ct) in cts.into_iter().enumerate() {
-                b.output(&format!("ct.{i}"), ct.unwrap());
+                b.output(format!("ct.{i}"), ct.unwrap());
             }
             Program::new(client, &b.finish().unwrap()).call(&inputs)
         });
