@@ -10,12 +10,14 @@ would train: automatic mixed precision in bf16, pictures channels-last, attentio
 `scaled_dot_product_attention`, moving average by one call for all tensors, fused AdamW. Both encoders
 on both views, loss, gradients, AdamW and the moving average; no augmentation, no monitors, as
 `xla-moco bench --core` and tools/bench_jax.py. Prints one JSON object. `--check` compares loss and
-gradients with the plain form, in f32.
+gradients with the plain form, in f32. `r50` is torchvision's ResNet-50 with the heads that the paper
+gives it, and SGD where the paper has LARS, which PyTorch lacks: a little less work than ours.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import statistics
 import sys
@@ -26,17 +28,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parent / "reference"))
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+import torchvision
+from torch import Tensor, nn
 
 import moco_torch
 from common import agree, comparable
-from moco_torch import Config, MocoV3
+from moco_torch import Config, MocoV3, head_mlp
 
 # Name: the model and the batch (pictures a view); as in bench_jax.py.
 PRESETS = {
     "vit_micro": (Config(blocks=4, dim=128, heads=4, patch=8, image=32, hidden=512, out=128), 128),
     "vit_s16": (Config(blocks=12, dim=384, heads=12, patch=16, image=224, hidden=4096, out=256), 256),
     "vit_b16": (Config(blocks=12, dim=768, heads=12, patch=16, image=224, hidden=4096, out=256), 256),
+    "r50": (Config(dim=2048, image=224, hidden=4096, out=256), 256),
 }
 
 
@@ -80,6 +84,18 @@ class Fast(MocoV3):
         return contrastive_loss(q1, k2, self.temperature) + contrastive_loss(q2, k1, self.temperature)
 
 
+class FastResNet(Fast):
+    """ResNet-50: a projector of two layers that ends in BN, a predictor that does not."""
+
+    def __init__(self, config: Config):
+        nn.Module.__init__(self)
+        self.temperature = config.temperature
+        self.base_encoder = torchvision.models.resnet50(zero_init_residual=True)
+        self.base_encoder.fc = head_mlp([config.dim, config.hidden, config.out])
+        self.predictor = head_mlp([config.out, config.hidden, config.out])[:-1]
+        self.momentum_encoder = copy.deepcopy(self.base_encoder).requires_grad_(False)
+
+
 def views(config: Config, batch: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Noise around a colour of each picture's own."""
     generator = torch.Generator().manual_seed(seed)
@@ -91,7 +107,8 @@ def views(config: Config, batch: int, seed: int = 0) -> tuple[Tensor, Tensor]:
 
 def built(config: Config, kind: type) -> MocoV3:
     model = kind(config)
-    moco_torch.initialise(model, torch.Generator().manual_seed(0))
+    if kind is not FastResNet:  # torchvision has initialised its own
+        moco_torch.initialise(model, torch.Generator().manual_seed(0))
     return model
 
 
@@ -112,15 +129,24 @@ def check(device: str) -> None:
     for ours, theirs in ((fast_grads, plain_grads), (fast_slow, plain_slow)):
         for name, tensor in theirs.items():
             agree(name, comparable(name, ours[name]), comparable(name, tensor), 1e-4)
+    # The paper's code: both encoders and the predictor of ResNet-50.
+    parameters = sum(p.numel() for p in FastResNet(PRESETS["r50"][0]).parameters())
+    assert parameters == 68_012_160, parameters
     print(json.dumps({"check": "equal", "loss": plain, "gradients": len(plain_grads)}))
 
 
 def measure(args: argparse.Namespace, config: Config, batch: int) -> None:
     device = args.device
     wait = torch.cuda.synchronize if device == "cuda" else lambda: None
-    model = built(config, Fast).to(device).train()
+    is_resnet = args.preset == "r50"
+    model = built(config, FastResNet if is_resnet else Fast).to(device).train()
+    if is_resnet:
+        model = model.to(memory_format=torch.channels_last)
     trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=1e-4, weight_decay=0.1, fused=True)
+    if is_resnet:
+        optimizer = torch.optim.SGD(trained, lr=0.1, momentum=0.9, weight_decay=1e-6, fused=True)
+    else:
+        optimizer = torch.optim.AdamW(trained, lr=1e-4, weight_decay=0.1, fused=True)
     x1, x2 = (x.to(device, memory_format=torch.channels_last) for x in views(config, batch))
     loss_of = torch.compile(model.loss) if args.compile else model.loss
 

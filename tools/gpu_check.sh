@@ -135,6 +135,8 @@ part_2() {
       theirs "torch_compile_vit_$size" tools/bench_torch.py --preset "vit_$size" --batch $batch --compile --time 30
     done
     ours r50 configs/paper/moco_v3_r50_300ep.json --set batch=256 --set gpu.memory_fraction=0.9
+    theirs torch_eager_r50 tools/bench_torch.py --preset r50 --batch 256 --time 30
+    theirs torch_compile_r50 tools/bench_torch.py --preset r50 --batch 256 --compile --time 30
   else
     counts=(--steps 2 --warmup 1)
     ours vit_micro configs/quickstart.json --set batch=16
@@ -151,7 +153,7 @@ def rate(name):
     except Exception:
         return None
 
-for model in ("vit_b16", "vit_b16_fused", "vit_s16", "vit_s16_fused", "vit_micro"):
+for model in ("vit_b16", "vit_b16_fused", "vit_s16", "vit_s16_fused", "r50", "vit_micro"):
     mine = rate(f"ours-{model}")
     for other in ("jax", "torch_eager", "torch_compile"):
         theirs = rate(f"{other}_{model.removesuffix('_fused')}")
