@@ -63,6 +63,8 @@ def contrastive_loss(q: Tensor, k: Tensor, temperature: float) -> Tensor:
 class Fast(MocoV3):
     """The reference with the same parameters, in the form to be timed."""
 
+    contrastive_loss = staticmethod(contrastive_loss)
+
     def __init__(self, config: Config):
         super().__init__(config)
         for module in self.modules():
@@ -73,15 +75,6 @@ class Fast(MocoV3):
     def update_momentum_encoder(self, m: float) -> None:
         slow, fast = list(self.momentum_encoder.parameters()), list(self.base_encoder.parameters())
         torch._foreach_lerp_(slow, fast, 1 - m)
-
-    def loss(self, x1: Tensor, x2: Tensor, m: float) -> Tensor:
-        q1 = self.predictor(self.base_encoder(x1))
-        q2 = self.predictor(self.base_encoder(x2))
-        self.update_momentum_encoder(m)
-        with torch.no_grad():
-            k1 = self.momentum_encoder(x1)
-            k2 = self.momentum_encoder(x2)
-        return contrastive_loss(q1, k2, self.temperature) + contrastive_loss(q2, k1, self.temperature)
 
 
 class FastResNet(Fast):

@@ -142,6 +142,8 @@ def contrastive_loss(q: Tensor, k: Tensor, temperature: float) -> Tensor:
 
 
 class MocoV3(nn.Module):
+    contrastive_loss = staticmethod(contrastive_loss)
+
     def __init__(self, config: Config):
         super().__init__()
         self.temperature = config.temperature
@@ -164,7 +166,7 @@ class MocoV3(nn.Module):
         with torch.no_grad():
             k1 = self.momentum_encoder(x1)
             k2 = self.momentum_encoder(x2)
-        return contrastive_loss(q1, k2, self.temperature) + contrastive_loss(q2, k1, self.temperature)
+        return self.contrastive_loss(q1, k2, self.temperature) + self.contrastive_loss(q2, k1, self.temperature)
 
 
 def initialise(model: MocoV3, generator: torch.Generator) -> None:
