@@ -58,7 +58,7 @@ fn load(pjrt: &str) -> Result<Arc<Plugin>> {
 /// # Errors
 /// Those of the plugin.
 pub fn client(pjrt: &str, gpu: &Gpu) -> Result<Arc<Client>> {
-    let plugin = install::load(pjrt, &ResolveOptions::default())?;
+    let plugin = load(pjrt)?;
     let options = ClientOptions {
         extra: gpu_options(gpu, &plugin),
         ..ClientOptions::default()
@@ -123,6 +123,8 @@ pub fn autotune_folder(config: &RunConfig, run: Option<&Path>) -> Result<PathBuf
 /// A train step that can run.
 pub struct CompiledStep {
     pub program: Program,
+    /// Of the program.
+    pub text: String,
     pub executable: Executable,
     pub lowering: Lowering,
 }
@@ -172,6 +174,7 @@ pub fn compile_step(
         told(&executable, start.elapsed().as_secs_f64(), origin)?;
         anyhow::Ok(CompiledStep {
             program,
+            text,
             executable,
             lowering,
         })

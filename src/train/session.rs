@@ -106,10 +106,10 @@ impl Session {
         let footprint = compiled.footprint(&client)?;
         let CompiledStep {
             program,
+            text,
             executable,
             ..
         } = compiled;
-        let text = program.text();
 
         let devices = Devices::of(&client, &executable, config.mesh.data)?;
         let exchange = hosts.exchange(config);
